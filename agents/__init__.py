@@ -1,0 +1,1 @@
+"""The Faust worker and the analytics that it runs."""

@@ -1,0 +1,166 @@
+"""One partition's way from the log into the store, effectively once.
+
+The store says how far it is (`next`); Kafka's group offset is only where the worker happens to start reading. So a record
+below `next` was applied before and is acknowledged, a record at `next` is the one that is wanted, and one above it means
+that the store is behind what was read (it lost its last seconds): the consumer seeks back. Whatever goes wrong while a
+batch is written, the same batch is offered again until the store takes it or says where it really is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from agents.downsample import downsample
+from isotherm.errors import LogConflict, Unavailable
+from isotherm.pack import MalformedPack, Pack
+from isotherm.store.writer import Writer
+
+MAX_BATCH_RECORDS = 64
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+SEEK_SECONDS = 10.0
+RETRY_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0)
+
+log = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """A record of the topic ``readings``; ``ack`` tells Kafka's group that we are past it."""
+
+    offset: int
+    value: bytes
+    ack: Callable[[], object]
+
+
+class Log(Protocol):
+    """What a shard asks of its partition of the log."""
+
+    async def start(self) -> int:
+        """Return the first offset that Kafka still keeps."""
+
+    async def seek(self, offset: int) -> None:
+        """Continue reading at an offset."""
+
+    async def quarantine(self, record: LogRecord, error: MalformedPack) -> None:
+        """Put a record that is no pack on ``rejects``; returns when it is durable."""
+
+
+class Shard:
+    """Applies the records of one partition in the order of their offsets."""
+
+    def __init__(self, partition: int, writer: Writer, source: Log) -> None:
+        self.partition = partition
+        self._writer = writer
+        self._log = source
+        self._next: int | None = None
+        self._known = False
+        self._sought = -1
+        self._sought_at = 0.0
+
+    @property
+    def position(self) -> int:
+        """Offset of the first record that is not in the store, as far as it is known."""
+        return self._next or 0
+
+    async def apply(self, records: Sequence[LogRecord]) -> int:
+        """Bring records, in the order they were read, into the store and acknowledge them.
+
+        Returns:
+            Readings stored by this call.
+
+        Raises:
+            LogConflict: the store and the log contradict each other.
+        """
+        stored = 0
+        while records:
+            expected = await self._locate(records[0])
+            run = _run(records)
+            if expected is not None and run[0].offset > expected:
+                await self._go_back(expected)
+            elif expected is not None and run[0].offset < expected:
+                run = [record for record in run if record.offset < expected]
+                _acknowledge(run)
+            elif (count := await self._commit(run, expected)) is not None:
+                stored += count
+                _acknowledge(run)
+            else:
+                continue  # the store was elsewhere: look again at the same records
+            records = records[len(run) :]
+        return stored
+
+    async def _locate(self, first: LogRecord) -> int | None:
+        """Return the store's progress; None when it has none and the log begins with ``first``."""
+        if not self._known:
+            self._next = await self._until_available(lambda: self._writer.progress(self.partition))
+            self._known = True
+        if self._next is None:
+            start = await self._log.start()
+            if first.offset > start:
+                raise LogConflict(
+                    f"partition {self.partition} was read up to offset {first.offset}, but the store knows nothing of "
+                    f"this log, which begins at {start}. The store was emptied or is another one. Restore it, or read "
+                    "the log from its begin again by deleting the consumer group's offsets"
+                )
+        return self._next
+
+    async def _go_back(self, expected: int) -> None:
+        if self._sought == expected and time.monotonic() - self._sought_at < SEEK_SECONDS:
+            return  # records that were on their way when we sought; they come again
+        start = await self._log.start()
+        if start > expected:
+            raise LogConflict(
+                f"partition {self.partition}: the store needs offset {expected}, Kafka keeps only those from {start} on. "
+                f"Records {expected} to {start - 1} were deleted before they were stored. Restore them, or accept the "
+                "loss by setting `next` of the partition's progress key to the log's begin"
+            )
+        log.warning("partition %d: the store is at offset %d; reading again from there", self.partition, expected)
+        self._sought, self._sought_at = expected, time.monotonic()
+        await self._log.seek(expected)
+
+    async def _commit(self, records: Sequence[LogRecord], expected: int | None) -> int | None:
+        """Write a batch; None means that the store was elsewhere, and ``self._next`` now knows where."""
+        packs = []
+        for record in records:
+            try:
+                packs.append(Pack.from_ipc(record.value))
+            except MalformedPack as error:
+                await self._log.quarantine(record, error)
+        batch = downsample(packs)
+        next_offset = records[-1].offset + 1
+        conflict = await self._until_available(
+            lambda: self._writer.commit(self.partition, batch, expected=expected, next_offset=next_offset)
+        )
+        if conflict is not None:
+            self._next = conflict.next
+            return None
+        self._next = next_offset
+        return len(batch.time)
+
+    async def _until_available(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        failures = 0
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                log.log(logging.WARNING if failures == 0 else logging.DEBUG, "%s; trying again", error)
+                await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+                failures += 1
+
+
+def _run(records: Sequence[LogRecord]) -> Sequence[LogRecord]:
+    """Return the leading records whose offsets follow each other: a seek may lie between the others."""
+    first = records[0].offset
+    length = next((i for i, record in enumerate(records) if record.offset != first + i), len(records))
+    return records[:length]
+
+
+def _acknowledge(records: Sequence[LogRecord]) -> None:
+    for record in records:
+        record.ack()

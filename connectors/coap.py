@@ -1,0 +1,72 @@
+"""CoAP: ``POST /readings`` with SenML JSON (content format 110).
+
+    coap-client -m post -t 110 -e '[{"n":"room-1/temperature","u":"Cel","v":21.5}]' coap://127.0.0.1:7302/readings
+
+2.04 Changed is sent when Kafka has the readings. Errors carry a diagnostic payload: 4.00 for a payload that holds a reading
+that was refused (the good ones are kept), 4.13 for one that is too large, 4.15 for another format, 5.03 when Kafka is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiocoap
+from aiocoap import resource
+from aiocoap.numbers import codes
+from aiocoap.numbers.contentformat import ContentFormat
+
+from connectors.formats.senml import decode_payload
+from connectors.intake import REFUSE_SECONDS, Intake
+from isotherm.clock import now_us
+from isotherm.limits import MAX_PACK_BYTES
+from isotherm.settings import Settings
+
+SENML_JSON = 110
+ACCEPTED_FORMATS = (SENML_JSON, ContentFormat.JSON, None)
+
+
+@asynccontextmanager
+async def listening(settings: Settings, intake: Intake) -> AsyncIterator[str]:
+    """Serve for the length of the block; yields where."""
+    site = resource.Site()
+    site.add_resource([".well-known", "core"], resource.WKCResource(site.get_resources_as_linkheader))
+    site.add_resource(["readings"], _Readings(intake))
+    context = await aiocoap.Context.create_server_context(site, bind=(settings.host, settings.coap_port))
+    try:
+        yield f"coap://{settings.host}:{settings.coap_port}/readings"
+    finally:
+        await context.shutdown()
+
+
+class _Readings(resource.Resource):
+    def __init__(self, intake: Intake) -> None:
+        super().__init__()
+        self.rt = "isotherm.readings"
+        self.ct = SENML_JSON
+        self._intake = intake
+
+    async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:
+        """Take in one payload."""
+        if request.opt.content_format not in ACCEPTED_FORMATS:
+            return _error(codes.UNSUPPORTED_CONTENT_FORMAT, f"expected content format {SENML_JSON} (SenML JSON)")
+        if len(request.payload) > MAX_PACK_BYTES:
+            return _error(codes.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_PACK_BYTES} bytes")
+        decoded = decode_payload(request.payload, now_us())
+        try:
+            async with asyncio.timeout(REFUSE_SECONDS):
+                receipt = await self._intake.accept(decoded, peer=request.remote.hostinfo)
+                await receipt.durable()
+        except TimeoutError:
+            text = f"Kafka did not acknowledge within {REFUSE_SECONDS:.0f} s; send it again later"
+            return _error(codes.SERVICE_UNAVAILABLE, text)
+        if receipt.rejects:
+            first = receipt.rejects[0]
+            text = f"{len(receipt.rejects)} refused, {receipt.accepted} kept; {first.reason}: {first.detail}"
+            return _error(codes.BAD_REQUEST, text)
+        return aiocoap.Message(code=codes.CHANGED)
+
+
+def _error(code: codes.Code, text: str) -> aiocoap.Message:
+    return aiocoap.Message(code=code, payload=text.encode())

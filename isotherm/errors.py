@@ -1,0 +1,48 @@
+"""Every error that Isotherm raises on purpose.
+
+    IsothermError
+    ├── SettingsError      a setting, argument or name is wrong; nothing was started
+    ├── StackError         the local stack cannot start, or is not running
+    ├── InvalidReading     a reading cannot be accepted; carries the reason that `rejects` counts
+    ├── Unavailable        Kafka or Redis is away; the same call may succeed later
+    └── LogConflict        the store and the Kafka log contradict each other; a person has to decide
+
+Inside, these travel as they are. Each edge translates once: the command line to one line and an exit code, a connector
+to the error of its protocol.
+"""
+
+from __future__ import annotations
+
+
+class IsothermError(Exception):
+    """The root; its text says what happened, why, and how to mend it."""
+
+
+class SettingsError(IsothermError):
+    """A setting, an argument or a name is wrong."""
+
+
+class StackError(IsothermError):
+    """The local stack cannot start or is not running."""
+
+
+class InvalidReading(IsothermError):
+    """A reading that cannot be accepted.
+
+    Attributes:
+        reason: One word that rejects are counted by, such as ``malformed``.
+        detail: What was got and what was expected.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Unavailable(IsothermError):
+    """A server that we need does not answer; try again later."""
+
+
+class LogConflict(IsothermError):
+    """The store's progress and the Kafka log cannot both be right."""

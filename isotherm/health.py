@@ -1,0 +1,40 @@
+"""What every process tells about itself over HTTP: ``/healthz``, ``/readyz`` and ``/metrics`` (Prometheus text)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from isotherm.settings import Settings
+
+Ready = Callable[[], str | None]
+"""Returns None when ready, else what is being waited for."""
+
+
+@asynccontextmanager
+async def served(settings: Settings, ready: Ready) -> AsyncIterator[int]:
+    """Serve for the length of the block; yields the port."""
+
+    async def readyz(_: web.Request) -> web.Response:
+        waiting = ready()
+        return web.Response(text="ready" if waiting is None else waiting, status=200 if waiting is None else 503)
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="alive")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.host, settings.health_port)
+        await site.start()
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()

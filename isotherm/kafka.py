@@ -1,0 +1,240 @@
+"""Kafka, as everything here uses it: the one module that knows aiokafka.
+
+aiokafka's defaults (acks=1, no idempotence, automatic commits, reset to latest) lose and repeat records, so producers
+and consumers are made here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from isotherm import aiokafka_mend  # noqa: F401  (teaches aiokafka a request that the embedded broker needs)
+from isotherm.errors import SettingsError, Unavailable
+from isotherm.logs import Throttle
+from isotherm.settings import Settings
+from isotherm.topics import ALL, READINGS, Topic
+
+MAX_RECORD_BYTES = 2 * 1024 * 1024
+"""Largest record we send: a pack of the greatest size with the longest names fits."""
+
+CONNECT_SECONDS = 10.0
+STOP_SECONDS = 10.0
+RETRY_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes
+
+
+class Producer:
+    """An idempotent producer with acks=all and a bounded start and stop."""
+
+    def __init__(self, settings: Settings, client_id: str) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._producer: AIOKafkaProducer | None = None
+        self._throttle = Throttle()
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            Unavailable: no broker answered in time.
+        """
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._settings.kafka,
+            client_id=self._client_id,
+            acks="all",
+            enable_idempotence=True,
+            max_batch_size=MAX_RECORD_BYTES,
+            max_request_size=2 * MAX_RECORD_BYTES,
+            linger_ms=0,
+            request_timeout_ms=10_000,
+            retry_backoff_ms=100,
+        )
+        try:
+            await asyncio.wait_for(producer.start(), CONNECT_SECONDS)
+        except (KafkaError, TimeoutError, OSError) as error:
+            await _bounded_stop(producer.stop())
+            raise Unavailable(f"Kafka at {self._settings.kafka} does not answer: {error!r}") from error
+        self._producer = producer
+
+    async def deliver(
+        self, topic: Topic, value: bytes, *, partition: int | None = None, key: bytes | None = None
+    ) -> None:
+        """Offer a record until Kafka has acknowledged it, for as long as Kafka is away.
+
+        A caller that stops waiting knows nothing about the record's fate: it may still be delivered.
+        """
+        while True:
+            try:
+                if self._producer is None:
+                    raise Unavailable("the producer is not started")
+                await (await self._producer.send(topic.name, value, partition=partition, key=key))
+            except (Unavailable, KafkaError) as error:
+                if self._throttle(topic.name) is not None:
+                    log.warning("Kafka did not take a record for %s: %r; trying again", topic.name, error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def stop(self) -> None:
+        """Flush what is handed over, for a bounded time, and disconnect."""
+        if self._producer is not None:
+            await _bounded_stop(self._producer.stop())
+            self._producer = None
+
+
+async def _bounded_stop(stopping: Any) -> None:
+    try:
+        await asyncio.wait_for(stopping, STOP_SECONDS)
+    except (TimeoutError, KafkaError) as error:
+        log.warning("Kafka client did not stop cleanly: %r", error)
+
+
+@contextlib.asynccontextmanager
+async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client for the length of the block.
+
+    Raises:
+        Unavailable: no broker answered in time.
+    """
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka, request_timeout_ms=10_000)
+    try:
+        await asyncio.wait_for(client.start(), CONNECT_SECONDS)
+        yield client
+    except (KafkaError, TimeoutError, OSError) as error:
+        raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error!r}") from error
+    finally:
+        await _bounded_stop(client.close())
+
+
+async def cluster_id(settings: Settings) -> str:
+    """Return the id of the cluster: with a topic's name, the identity of a log."""
+    async with admin(settings) as client:
+        return str((await client.describe_cluster())["cluster_id"])
+
+
+async def ensure_topics(settings: Settings) -> None:
+    """Create the topics that do not exist.
+
+    Raises:
+        SettingsError: ``readings`` exists with another number of partitions than the settings say.
+        Unavailable: no broker answered in time.
+    """
+    async with admin(settings) as client:
+        answer = await client.create_topics(
+            [
+                NewTopic(
+                    topic.name,
+                    settings.partitions,
+                    settings.replication,
+                    topic_configs={
+                        "retention.ms": str(topic.retention // 1000),
+                        "max.message.bytes": str(MAX_RECORD_BYTES),
+                    },
+                )
+                for topic in ALL
+            ]
+        )
+        for name, code, *detail in answer.topic_errors:
+            error = for_code(code)
+            if code and error is not TopicAlreadyExistsError:
+                raise Unavailable(f"Kafka cannot create topic {name}: {error.__name__} {detail}")
+        [described] = await client.describe_topics([READINGS.name])
+        found = len(described["partitions"])
+    if found != settings.partitions:
+        raise SettingsError(
+            f"topic {READINGS.name} has {found} partitions, ISOTHERM_PARTITIONS is {settings.partitions}; "
+            "set it to the topic's number"
+        )
+
+
+class Reader:
+    """Reads topics without a group and without commits, for people and for progress checks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def __aenter__(self) -> Reader:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=MAX_RECORD_BYTES,
+        )
+        try:
+            await asyncio.wait_for(consumer.start(), CONNECT_SECONDS)
+        except (KafkaError, TimeoutError, OSError) as error:
+            await _bounded_stop(consumer.stop())
+            raise Unavailable(f"Kafka at {self._settings.kafka} does not answer: {error!r}") from error
+        self._consumer = consumer
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await _bounded_stop(self._assigned.stop())
+
+    @property
+    def _assigned(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise Unavailable("the reader is not started")
+        return self._consumer
+
+    async def ends(self, topic: Topic) -> dict[int, tuple[int, int]]:
+        """Return partition → (first offset kept, offset of the next record)."""
+        partitions = self._partitions(topic)
+        starts = await self._assigned.beginning_offsets(partitions)
+        ends = await self._assigned.end_offsets(partitions)
+        return {at.partition: (starts[at], ends[at]) for at in partitions}
+
+    async def follow(self, topic: Topic, *, last: int | None = None, stop: bool = False) -> AsyncIterator[Record]:
+        """Yield records as they come.
+
+        Args:
+            topic: What to read.
+            last: Begin at most so many records per partition before the end; None begins at the start.
+            stop: End at what was the end when reading began.
+        """
+        consumer = self._assigned
+        ends = await self.ends(topic)
+        consumer.assign(self._partitions(topic))
+        for partition, (start, end) in ends.items():
+            at = start if last is None else max(start, end - last)
+            consumer.seek(TopicPartition(topic.name, partition), at)
+        open_ends = {p: end for p, (start, end) in ends.items() if end > (start if last is None else max(start, end - last))}
+        while open_ends or not stop:
+            for at, messages in (await consumer.getmany(timeout_ms=500)).items():
+                for message in messages:
+                    if not stop or message.offset < ends[at.partition][1]:
+                        yield _record(message)
+                if messages and messages[-1].offset + 1 >= open_ends.get(at.partition, 0):
+                    open_ends.pop(at.partition, None)
+
+    def _partitions(self, topic: Topic) -> Sequence[TopicPartition]:
+        return [TopicPartition(topic.name, partition) for partition in range(self._settings.partitions)]
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        message.topic, message.partition, message.offset, message.timestamp, message.key, bytes(message.value or b"")
+    )

@@ -1,0 +1,144 @@
+"""The ledger: what every connector took in, and what of it is stored.
+
+    received = accepted + rejected          accepted = stored + in flight + lost
+
+A connector process counts in its own memory and writes absolute numbers to Redis every second, so a repeated write does
+no harm. The far end, ``stored``, is counted by the commit script in the same atomic step that stores the readings. A
+connector that is killed may not have written its last second: then more is stored than it reported, and what is stored
+was accepted, so the greater number counts. What was accepted into a log that is gone (the embedded broker forgets its log
+when it ends) and never stored is not in flight: it is lost, and said to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from isotherm.errors import Unavailable
+from isotherm.logs import Throttle
+from isotherm.store import layout
+
+REPORT_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Account:
+    """What one connector process counted since it started, in readings.
+
+    Attributes:
+        accepted: Acknowledged by Kafka.
+        rejected: By reason.
+    """
+
+    accepted: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the ledger, in readings."""
+
+    received: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    stored: int = 0
+    in_flight: int = 0
+    lost: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: Line) -> Line:
+        return Line(
+            *(getattr(self, name) + getattr(other, name) for name in COLUMNS),
+            reasons=dict(Counter(self.reasons) + Counter(other.reasons)),
+        )
+
+
+COLUMNS = ("received", "accepted", "rejected", "stored", "in_flight", "lost")
+
+
+def instance_of(protocol: str) -> str:
+    """Return a name for this process's part in the ledger, such as ``tcp/6f1c02d9``."""
+    return f"{protocol}/{os.urandom(4).hex()}"
+
+
+async def report(redis: Redis, instance: str, log_id: str, account: Account) -> None:
+    """Write an account to the store; absolute numbers, so it may be repeated.
+
+    Raises:
+        RedisError: the store did not take it.
+    """
+    fields: dict[str, str | int] = {"log": log_id, "accepted": account.accepted}
+    fields |= {f"rejected:{reason}": count for reason, count in account.rejected.items()}
+    await redis.hset(layout.CONNECTOR_PREFIX + instance, mapping=fields)
+
+
+async def keep_reporting(redis: Redis, instance: str, log_id: str, account: Account) -> None:
+    """Report every second until cancelled; the last report is the caller's, after its last count."""
+    throttle = Throttle()
+    while True:
+        await asyncio.sleep(REPORT_SECONDS)
+        try:
+            await report(redis, instance, log_id, account)
+        except RedisError as error:
+            if throttle("report") is not None:
+                log.warning("the ledger is not written while the store is away: %s", error)
+
+
+async def read(redis: Redis, partitions: int, log_id: str) -> dict[str, Line]:
+    """Return protocol → line.
+
+    Args:
+        redis: The store.
+        partitions: Number of shards.
+        log_id: Identity of the log that exists now; what only older logs hold is lost.
+
+    Raises:
+        Unavailable: the store does not answer.
+    """
+    stored: Counter[str] = Counter()
+    reported: dict[str, dict[str, str]] = {}
+    try:
+        async for key in redis.scan_iter(match=layout.CONNECTOR_PREFIX + "*", count=1000):
+            fields = await redis.hgetall(key)
+            name = key.decode().removeprefix(layout.CONNECTOR_PREFIX)
+            reported[name] = {field.decode(): value.decode() for field, value in fields.items()}
+        # After the connectors' side: a reading accepted in between would otherwise look stored but not accepted.
+        for partition in range(partitions):
+            counts = await redis.hgetall(layout.stored_key(partition))
+            stored.update({instance.decode(): int(count) for instance, count in counts.items()})
+    except RedisError as error:
+        raise Unavailable(f"the store does not answer: {error}") from error
+    lines: dict[str, Line] = {}
+    for instance in sorted({*stored, *reported}):
+        protocol = instance.partition("/")[0]
+        line = _line(reported.get(instance, {}), stored[instance], log_id)
+        lines[protocol] = lines.get(protocol, Line()) + line
+    return lines
+
+
+def _line(reported: Mapping[str, str], stored: int, log_id: str) -> Line:
+    reasons = {
+        name.removeprefix("rejected:"): int(count) for name, count in reported.items() if name.startswith("rejected:")
+    }
+    rejected = sum(reasons.values())
+    accepted = max(int(reported.get("accepted", 0)), stored)
+    open_readings = accepted - stored
+    gone = reported.get("log", log_id) != log_id
+    return Line(
+        received=accepted + rejected,
+        accepted=accepted,
+        rejected=rejected,
+        stored=stored,
+        in_flight=0 if gone else open_readings,
+        lost=open_readings if gone else 0,
+        reasons=reasons,
+    )

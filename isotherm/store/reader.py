@@ -1,0 +1,254 @@
+"""Queries over the series store: the caller names a series and a range of time, never a tier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from isotherm.clock import now_us
+from isotherm.errors import Unavailable
+from isotherm.store import layout
+from isotherm.store.layout import LATEST, POINT, RAW, ROLLUPS, SLOT, TIERS, Tier
+from isotherm.topics import partition_of
+
+DEFAULT_POINTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One series over a range of time, in rows of equal or growing width, ascending by time.
+
+    Attributes:
+        time: Begin of each row, µs since the epoch UTC, shape (n,); of a raw point, its own time.
+        width: Length of time each row stands for, µs, shape (n,); 0 for a raw point.
+        count, sum, min, max, last: Aggregates of the row, shape (n,).
+    """
+
+    time: NDArray[np.int64]
+    width: NDArray[np.int64]
+    count: NDArray[np.int64]
+    sum: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+    last: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Arithmetic mean of the readings of each row, shape (n,)."""
+        return self.sum / self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The newest value of a series.
+
+    Attributes:
+        device, metric: The series.
+        time: µs since the epoch UTC, as the device says.
+        value: The sample.
+        unit: RFC 8428 unit, or empty.
+        received_at: When its pack was received, µs since the epoch UTC.
+    """
+
+    device: str
+    metric: str
+    time: int
+    value: float
+    unit: str
+    received_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far the points of a series were read: bytes of each chunk, in order of arrival."""
+
+    read: tuple[tuple[int, int], ...]
+
+
+class Reader:
+    """Answers queries from Redis."""
+
+    def __init__(self, redis: Redis, partitions: int) -> None:
+        self._redis = redis
+        self._partitions = partitions
+
+    async def query(self, series: str, start: int, end: int, points: int = DEFAULT_POINTS) -> History:
+        """Return a series over [start, end) in about ``points`` rows.
+
+        The coarsest tier that still gives ``points`` rows is read; where it has expired, the next coarser one that has
+        not. Rows are then merged until there are at most ``points``. An unknown series gives no rows.
+
+        Args:
+            series: ``device/metric``.
+            start, end: µs since the epoch UTC.
+            points: Greatest number of rows, > 0.
+
+        Raises:
+            ValueError: points <= 0 or end < start.
+            Unavailable: Redis does not answer.
+        """
+        if points <= 0 or end < start:
+            raise ValueError(f"expected points > 0 and start <= end, got points={points}, start={start}, end={end}")
+        parts = [
+            await self._read(series, tier, begin, until)
+            for tier, begin, until in _plan(start, end, points, now_us())
+        ]
+        found = _concatenate(parts) if parts else _EMPTY
+        return found if len(found) <= points else coarsen(found, end - start, points)
+
+    async def latest(self) -> list[Latest]:
+        """Return the newest value of every series, ascending by device and metric.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        found: list[Latest] = []
+        try:
+            for partition in range(self._partitions):
+                values = await self._redis.hgetall(layout.latest_key(partition))
+                units = await self._redis.hgetall(layout.units_key(partition))
+                found += (_latest(series, record, units.get(series, b"")) for series, record in values.items())
+        except RedisError as error:
+            raise Unavailable(f"the store does not answer: {error}") from error
+        return sorted(found, key=lambda one: (one.device, one.metric))
+
+    async def tail(self, series: str, since: int, cursor: Cursor | None = None) -> tuple[NDArray[np.void], Cursor]:
+        """Return the raw points that arrived after ``cursor``, in order of arrival, and the cursor after them.
+
+        A reader that always passes the last cursor back sees every point once, late ones included, for as long as
+        their chunk is kept.
+
+        Args:
+            series: ``device/metric``.
+            since: Chunks that end before this time are passed over, µs since the epoch UTC.
+            cursor: What was read before; None reads everything since ``since``.
+
+        Returns:
+            Points, dtype ``layout.POINT``, shape (n,).
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        read = dict(cursor.read) if cursor else {}
+        chunks = range(since // RAW.chunk, now_us() // RAW.chunk + 2)  # + 2: a device's clock may be ahead
+        partition = self._partition(series)
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for chunk in chunks:
+                    pipeline.getrange(layout.chunk_key(partition, RAW, series, chunk), read.get(chunk, 0), -1)
+                answers: list[bytes] = await pipeline.execute()
+        except RedisError as error:
+            raise Unavailable(f"the store does not answer: {error}") from error
+        progress = tuple((chunk, read.get(chunk, 0) + len(data)) for chunk, data in zip(chunks, answers, strict=True))
+        return np.frombuffer(b"".join(answers), dtype=POINT), Cursor(progress)
+
+    async def _read(self, series: str, tier: Tier, start: int, end: int) -> History:
+        """Return the rows of one tier that begin in [start, end)."""
+        chunks = range(start // tier.chunk, -(-end // tier.chunk))
+        partition = self._partition(series)
+        keys = [layout.chunk_key(partition, tier, series, chunk) for chunk in chunks]
+        try:
+            values = await self._redis.mget(keys) if keys else []
+        except RedisError as error:
+            raise Unavailable(f"the store does not answer: {error}") from error
+        held = [(chunk, value) for chunk, value in zip(chunks, values, strict=True) if value]
+        found = _points(held) if tier is RAW else _slots(held, tier)
+        return _between(found, start, end)
+
+    def _partition(self, series: str) -> int:
+        return partition_of(series.partition("/")[0], self._partitions)
+
+
+def _plan(start: int, end: int, points: int, now: int) -> list[tuple[Tier, int, int]]:
+    """Choose the tiers for a range, oldest first: (tier, begin, end), without gap or overlap."""
+    wanted = (end - start) / points
+    best = max((index for index, tier in enumerate(TIERS) if tier.step <= wanted), default=0)
+    plan: list[tuple[Tier, int, int]] = []
+    for tier in TIERS[best:]:
+        kept_since = (now - tier.retention) // tier.chunk * tier.chunk  # chunks expire as a whole
+        coarser = min((one.step for one in ROLLUPS if one.step > tier.step), default=1)
+        begin = max(start, -(-kept_since // coarser) * coarser)
+        if begin < end:
+            plan.append((tier, begin, end))
+            end = begin
+        if begin <= start:
+            break
+    return plan[::-1]
+
+
+def coarsen(rows: History, span: int, points: int) -> History:
+    """Merge rows that cover ``span`` µs into at most ``points`` buckets of equal width.
+
+    Buckets are counted from the epoch and hold whole slots, so a chart that moves along redraws the same ones.
+    """
+    step = max(1, int(rows.width.max()))
+    width = -(-span // (max(points - 1, 1) * step)) * step
+    bucket = rows.time // width
+    first = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
+    return History(
+        time=bucket[first] * width,
+        width=np.full(len(first), width, dtype=np.int64),
+        count=np.add.reduceat(rows.count, first),
+        sum=np.add.reduceat(rows.sum, first),
+        min=np.minimum.reduceat(rows.min, first),
+        max=np.maximum.reduceat(rows.max, first),
+        last=rows.last[np.append(first, len(rows))[1:] - 1],
+    )
+
+
+def _points(chunks: Sequence[tuple[int, bytes]]) -> History:
+    points = np.frombuffer(b"".join(data for _, data in chunks), dtype=POINT)
+    points = points[np.argsort(points["time"], kind="stable")]
+    value = points["value"].copy()
+    return History(
+        time=points["time"].copy(),
+        width=np.zeros(len(points), dtype=np.int64),
+        count=np.ones(len(points), dtype=np.int64),
+        sum=value,
+        min=value,
+        max=value,
+        last=value,
+    )
+
+
+def _slots(chunks: Sequence[tuple[int, bytes]], tier: Tier) -> History:
+    slots = np.frombuffer(b"".join(data for _, data in chunks), dtype=SLOT)
+    counts = [len(data) // SLOT.itemsize for _, data in chunks]
+    begins = np.repeat(np.array([chunk for chunk, _ in chunks], dtype=np.int64) * tier.chunk, counts)
+    return History(
+        time=begins + slots["index"].astype(np.int64) * tier.step,
+        width=np.full(len(slots), tier.step, dtype=np.int64),
+        count=slots["count"].astype(np.int64),
+        sum=slots["sum"].copy(),
+        min=slots["min"].copy(),
+        max=slots["max"].copy(),
+        last=slots["last"].copy(),
+    )
+
+
+_COLUMNS = ("time", "width", "count", "sum", "min", "max", "last")
+_EMPTY = _points([])
+
+
+def _between(rows: History, start: int, end: int) -> History:
+    low, high = np.searchsorted(rows.time, [start, end])
+    return replace(rows, **{name: getattr(rows, name)[low:high] for name in _COLUMNS})
+
+
+def _concatenate(parts: Iterable[History]) -> History:
+    parts = list(parts)
+    return History(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
+
+
+def _latest(series: bytes, record: bytes, unit: bytes) -> Latest:
+    device, _, metric = series.decode().partition("/")
+    time, value, received_at = np.frombuffer(record, dtype=LATEST)[0].item()
+    return Latest(device, metric, time, value, unit.decode(), received_at)

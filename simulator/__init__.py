@@ -1,0 +1,1 @@
+"""Devices that do not exist, and the publisher for a Raspberry Pi that does."""
