@@ -48,9 +48,7 @@ def downsample(packs: Sequence[Pack]) -> Batch:
     )
 
 
-def roll_up(
-    series: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64], *, tier: Tier
-) -> Slots:
+def roll_up(series: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64], *, tier: Tier) -> Slots:
     """Aggregate readings into the slots of one tier.
 
     Args:

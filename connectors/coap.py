@@ -33,14 +33,16 @@ async def listening(settings: Settings, intake: Intake) -> AsyncIterator[str]:
     site = resource.Site()
     site.add_resource([".well-known", "core"], resource.WKCResource(site.get_resources_as_linkheader))
     site.add_resource(["readings"], _Readings(intake))
-    context = await aiocoap.Context.create_server_context(site, bind=(settings.host, settings.coap_port))
+    context = await aiocoap.Context.create_server_context(
+        site, bind=(settings.host, settings.coap_port), transports=["udp6"]
+    )
     try:
         yield f"coap://{settings.host}:{settings.coap_port}/readings"
     finally:
         await context.shutdown()
 
 
-class _Readings(resource.Resource):
+class _Readings(resource.Resource):  # type: ignore[misc]
     def __init__(self, intake: Intake) -> None:
         super().__init__()
         self.rt = "isotherm.readings"

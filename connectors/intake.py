@@ -106,7 +106,9 @@ class Intake:
         for name, unit in decoded.units.items():
             self._units.note(self._series[name if device is None else (device, name)], unit, now)
         pending = self._store(codes[good], decoded.time[good], decoded.value[good])
-        pending += [await self._reject(RejectRecord.of(r, protocol=self._protocol, peer=peer, received_at=now)) for r in rejects]
+        pending += [
+            await self._reject(RejectRecord.of(r, protocol=self._protocol, peer=peer, received_at=now)) for r in rejects
+        ]
         return Receipt(int(np.count_nonzero(good)), rejects, pending)
 
     def _store(
@@ -225,19 +227,20 @@ class _Buffer:
     def __init__(self) -> None:
         self.count = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._columns: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]], list[NDArray[np.float64]]] = ([], [], [])
+        self._codes: list[NDArray[np.int64]] = []
+        self._times: list[NDArray[np.int64]] = []
+        self._values: list[NDArray[np.float64]] = []
 
-    def add(
-        self, codes: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]
-    ) -> asyncio.Future[None]:
-        for column, part in zip(self._columns, (codes, time, value), strict=True):
-            column.append(part)  # type: ignore[arg-type]
+    def add(self, codes: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]) -> asyncio.Future[None]:
+        self._codes.append(codes)
+        self._times.append(time)
+        self._values.append(value)
         self.count += len(codes)
         return self.done
 
     def cut(self, size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
         """Yield everything in pieces of at most ``size`` readings."""
-        codes, time, value = (np.concatenate(column) for column in self._columns)
+        codes, time, value = np.concatenate(self._codes), np.concatenate(self._times), np.concatenate(self._values)
         for at in range(0, self.count, size):
             yield codes[at : at + size], time[at : at + size], value[at : at + size]
 

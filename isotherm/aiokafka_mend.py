@@ -12,7 +12,7 @@ from aiokafka.protocol.api import RequestStruct, Response
 from aiokafka.protocol.types import CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
 
-class _InitProducerIdResponse(Response):
+class _InitProducerIdResponse(Response):  # type: ignore[misc]
     API_KEY = 22
     API_VERSION = 3
     FLEXIBLE_VERSION = True
@@ -25,7 +25,7 @@ class _InitProducerIdResponse(Response):
     )
 
 
-class _InitProducerIdRequest(RequestStruct):
+class _InitProducerIdRequest(RequestStruct):  # type: ignore[misc]
     API_KEY = 22
     API_VERSION = 3
     FLEXIBLE_VERSION = True

@@ -78,9 +78,7 @@ class Producer:
             raise Unavailable(f"Kafka at {self._settings.kafka} does not answer: {error!r}") from error
         self._producer = producer
 
-    async def deliver(
-        self, topic: Topic, value: bytes, *, partition: int | None = None, key: bytes | None = None
-    ) -> None:
+    async def deliver(self, topic: Topic, value: bytes, *, partition: int | None = None, key: bytes | None = None) -> None:
         """Offer a record until Kafka has acknowledged it, for as long as Kafka is away.
 
         A caller that stops waiting knows nothing about the record's fate: it may still be delivered.

@@ -17,13 +17,14 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from isotherm.errors import Unavailable
 from isotherm.logs import Throttle
 from isotherm.store import layout
+from isotherm.store.client import Client
 
 REPORT_SECONDS = 1.0
 
@@ -56,10 +57,8 @@ class Line:
     reasons: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Line) -> Line:
-        return Line(
-            *(getattr(self, name) + getattr(other, name) for name in COLUMNS),
-            reasons=dict(Counter(self.reasons) + Counter(other.reasons)),
-        )
+        sums: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in COLUMNS}
+        return Line(**sums, reasons=Counter(self.reasons) + Counter(other.reasons))
 
 
 COLUMNS = ("received", "accepted", "rejected", "stored", "in_flight", "lost")
@@ -70,7 +69,7 @@ def instance_of(protocol: str) -> str:
     return f"{protocol}/{os.urandom(4).hex()}"
 
 
-async def report(redis: Redis, instance: str, log_id: str, account: Account) -> None:
+async def report(redis: Client, instance: str, log_id: str, account: Account) -> None:
     """Write an account to the store; absolute numbers, so it may be repeated.
 
     Raises:
@@ -81,7 +80,7 @@ async def report(redis: Redis, instance: str, log_id: str, account: Account) -> 
     await redis.hset(layout.CONNECTOR_PREFIX + instance, mapping=fields)
 
 
-async def keep_reporting(redis: Redis, instance: str, log_id: str, account: Account) -> None:
+async def keep_reporting(redis: Client, instance: str, log_id: str, account: Account) -> None:
     """Report every second until cancelled; the last report is the caller's, after its last count."""
     throttle = Throttle()
     while True:
@@ -93,7 +92,7 @@ async def keep_reporting(redis: Redis, instance: str, log_id: str, account: Acco
                 log.warning("the ledger is not written while the store is away: %s", error)
 
 
-async def read(redis: Redis, partitions: int, log_id: str) -> dict[str, Line]:
+async def read(redis: Client, partitions: int, log_id: str) -> dict[str, Line]:
     """Return protocol → line.
 
     Args:
@@ -108,7 +107,7 @@ async def read(redis: Redis, partitions: int, log_id: str) -> dict[str, Line]:
     reported: dict[str, dict[str, str]] = {}
     try:
         async for key in redis.scan_iter(match=layout.CONNECTOR_PREFIX + "*", count=1000):
-            fields = await redis.hgetall(key)
+            fields = await redis.hgetall(key.decode())
             name = key.decode().removeprefix(layout.CONNECTOR_PREFIX)
             reported[name] = {field.decode(): value.decode() for field, value in fields.items()}
         # After the connectors' side: a reading accepted in between would otherwise look stored but not accepted.

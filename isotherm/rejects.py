@@ -1,22 +1,22 @@
 """Rejects: what could not be accepted, kept on the topic ``rejects`` with its reason and its original bytes.
 
-    reason          the input
-    --------------  ------------------------------------------------------------------
-    malformed       is not what its format says
-    type            has a field of another type
-    line_too_long   is over MAX_LINE_BYTES; its head is kept
-    too_large       is over MAX_PACK_BYTES or MAX_PACK_READINGS
-    version         is of a SenML version we do not know
-    unknown_field   has a field that must be understood (RFC 8428 §4.4) and is not
-    base            follows a bad record that may have changed the base fields
-    no_device       names no device
-    name            has a name of other characters, or too long a one
-    identity        names another device than the channel does
-    no_value        has no value
-    not_numeric     has a value that is no number
-    not_finite      is infinite or not a number
-    time            lies too far in the past or the future
-    poison          is a record on `readings` that is no pack
+reason          the input
+--------------  ------------------------------------------------------------------
+malformed       is not what its format says
+type            has a field of another type
+line_too_long   is over MAX_LINE_BYTES; its head is kept
+too_large       is over MAX_PACK_BYTES or MAX_PACK_READINGS
+version         is of a SenML version we do not know
+unknown_field   has a field that must be understood (RFC 8428 §4.4) and is not
+base            follows a bad record that may have changed the base fields
+no_device       names no device
+name            has a name of other characters, or too long a one
+identity        names another device than the channel does
+no_value        has no value
+not_numeric     has a value that is no number
+not_finite      is infinite or not a number
+time            lies too far in the past or the future
+poison          is a record on `readings` that is no pack
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class _Collector:
             try:
                 reading = base.resolve(raw)
             except InvalidReading as error:
-                self._rejects.append(Rejected(error.reason, error.detail, payload if alone else bytes(raw)))
+                self._rejects.append(Rejected(error.reason, error.detail, payload if alone else raw))
                 continue
             if reading is not None:
                 self._append(reading, payload if alone else None)
@@ -197,21 +197,21 @@ class _Base:
             self._value = record.bv
 
 
-def _split(payload: bytes) -> list[msgspec.Raw]:
+def _split(payload: bytes) -> list[bytes]:
     """Return the records of an array, or the one record that is no array.
 
     Raises:
         InvalidReading: it is neither, or has too many.
     """
     if payload.lstrip()[:1] != b"[":
-        return [msgspec.Raw(payload)]
+        return [payload]
     try:
         records = _array.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidReading("malformed", f"no JSON array: {error}") from error
     if len(records) > MAX_PACK_READINGS:
         raise InvalidReading("too_large", f"{len(records)} records, expected at most {MAX_PACK_READINGS}")
-    return records
+    return [bytes(record) for record in records]
 
 
 def _decode(raw: bytes) -> _Record:

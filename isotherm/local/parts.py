@@ -6,8 +6,8 @@ import asyncio
 import shutil
 import sys
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -54,8 +54,15 @@ class Fleet:
     seed: int
 
 
-def parts(settings: Settings, ports: Ports, fleet: Fleet | None) -> list[Part]:
-    """Return the parts of a stack, in an order in which each comes after what it needs."""
+def parts(settings: Settings, ports: Ports, fleet: Fleet | None, without: Collection[str] = ()) -> list[Part]:
+    """Return the parts of a stack, in an order in which each comes after what it needs.
+
+    Args:
+        settings: By which the parts find each other.
+        ports: Where the embedded ones listen.
+        fleet: The simulated devices, or None.
+        without: Names of parts that run elsewhere.
+    """
     host = settings.host
     stack = [
         Part("kafka", lambda: _tansu(host, ports.kafka), _accepts(host, ports.kafka), stage=4),
@@ -64,7 +71,7 @@ def parts(settings: Settings, ports: Ports, fleet: Fleet | None) -> list[Part]:
         *(
             Part(
                 protocol,
-                lambda protocol=protocol: [*_ISOTHERM, "connect", protocol],
+                lambda protocol=protocol: [*_ISOTHERM, "connect", protocol],  # type: ignore[misc]
                 _is_ready(host, health),
                 needs=("kafka", "store", *also),
                 restarts_with=("kafka",),
@@ -95,8 +102,12 @@ def parts(settings: Settings, ports: Ports, fleet: Fleet | None) -> list[Part]:
         ),
     ]
     if fleet is not None:
-        stack += _fleet(fleet, host, ports)
-    return stack
+        stack += _fleet(fleet, settings)
+    return [
+        replace(part, needs=tuple(name for name in part.needs if name not in without))
+        for part in stack
+        if part.name not in without
+    ]
 
 
 def health_port(name: str, ports: Ports) -> int:
@@ -107,25 +118,24 @@ def health_port(name: str, ports: Ports) -> int:
 _ISOTHERM = (sys.executable, "-m", "isotherm")
 
 
-def _fleet(fleet: Fleet, host: str, ports: Ports) -> list[Part]:
+def _fleet(fleet: Fleet, settings: Settings) -> list[Part]:
     """Share the devices out among the protocols: one publisher each."""
-    protocols = (("tcp", ports.tcp), ("mqtt", ports.mqtt), ("coap", ports.coap))
-    shares = [(p, port, len(range(i, fleet.devices, 3)), i) for i, (p, port) in enumerate(protocols)]
+    protocols = ("tcp", "mqtt", "coap")
     return [
         Part(
             f"fleet-{protocol}",
-            lambda protocol=protocol, port=port, count=count, first=first: [
-                *(*_ISOTHERM, "simulate", "--protocol", protocol, "--target", f"{host}:{port}"),
-                *("--devices", str(count), "--first", str(first), "--stride", "3"),
-                *("--rate", str(fleet.rate_hz), "--seed", str(fleet.seed), "--json"),
+            lambda protocol=protocol, first=first: [  # type: ignore[misc]
+                *(*_ISOTHERM, "simulate", "--protocol", protocol, "--json"),
+                *("--devices", str(len(range(first, fleet.devices, len(protocols))))),
+                *("--first", str(first), "--stride", str(len(protocols))),
+                *("--rate", str(fleet.rate_hz), "--seed", str(fleet.seed)),
             ],
             _at_once,
             needs=(protocol,),
             stage=0,
             is_task=True,
         )
-        for protocol, port, count, first in shares
-        if count
+        for first, protocol in enumerate(protocols[: fleet.devices])
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -69,8 +68,7 @@ def _is_busy(host: str, port: int, *, udp: bool) -> bool:
 
 def _user(port: int) -> str:
     try:
-        connections: Iterable[psutil._common.sconn] = psutil.net_connections(kind="inet")
-        for connection in connections:
+        for connection in psutil.net_connections(kind="inet"):
             if connection.laddr and connection.laddr.port == port and connection.pid:
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, Protocol, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -17,23 +18,42 @@ from isotherm.store.layout import PARTITIONS_KEY
 TIMEOUT_SECONDS = 5.0
 
 
-def connect(settings: Settings) -> Redis:
+class Client(Protocol):
+    """The commands that we use, with bytes for answers: redis-py's own types leave open whether they are text."""
+
+    async def get(self, name: str) -> bytes | None: ...
+    async def mget(self, keys: Sequence[str]) -> list[bytes | None]: ...
+    async def hget(self, name: str, key: str) -> bytes | None: ...
+    async def hgetall(self, name: str) -> dict[bytes, bytes]: ...
+    async def hset(self, name: str, mapping: Mapping[str, str | int]) -> int: ...
+    async def script_load(self, script: str) -> str: ...
+    async def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any: ...
+    def scan_iter(self, match: str, count: int) -> AsyncIterator[bytes]: ...
+    def pipeline(self, transaction: bool) -> Any: ...
+    def pubsub(self) -> Any: ...
+    async def ping(self) -> bool: ...
+    async def set(self, name: str, value: int, nx: bool) -> Any: ...
+    async def aclose(self) -> None: ...
+
+
+def connect(settings: Settings) -> Client:
     """Return a client; nothing is sent yet.
 
     redis-py would repeat a command up to ten times after a time-out, and so apply an increment twice: here a failure is
     raised at once, and whoever repeats a write does so through a compare-and-swap.
     """
-    return Redis.from_url(
+    redis: Any = Redis.from_url(
         settings.redis,
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,
     )
+    return cast(Client, redis)
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Redis]:
+async def connected(settings: Settings) -> AsyncIterator[Client]:
     """A client whose server answers, for the length of the block.
 
     Raises:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
 from isotherm.store import layout
+from isotherm.store.client import Client
 from isotherm.store.layout import LATEST, POINT, RAW, ROLLUPS, SLOT, TIERS, Tier
 from isotherm.topics import partition_of
 
@@ -76,7 +76,7 @@ class Cursor:
 class Reader:
     """Answers queries from Redis."""
 
-    def __init__(self, redis: Redis, partitions: int) -> None:
+    def __init__(self, redis: Client, partitions: int) -> None:
         self._redis = redis
         self._partitions = partitions
 
@@ -97,10 +97,7 @@ class Reader:
         """
         if points <= 0 or end < start:
             raise ValueError(f"expected points > 0 and start <= end, got points={points}, start={start}, end={end}")
-        parts = [
-            await self._read(series, tier, begin, until)
-            for tier, begin, until in _plan(start, end, points, now_us())
-        ]
+        parts = [await self._read(series, tier, begin, until) for tier, begin, until in _plan(start, end, points, now_us())]
         found = _concatenate(parts) if parts else _EMPTY
         return found if len(found) <= points else coarsen(found, end - start, points)
 
@@ -151,7 +148,8 @@ class Reader:
         return np.frombuffer(b"".join(answers), dtype=POINT), Cursor(progress)
 
     async def _read(self, series: str, tier: Tier, start: int, end: int) -> History:
-        """Return the rows of one tier that begin in [start, end)."""
+        """Return the rows of one tier that lie in [start, end), the one that ``start`` falls into included."""
+        start -= start % max(tier.step, 1)
         chunks = range(start // tier.chunk, -(-end // tier.chunk))
         partition = self._partition(series)
         keys = [layout.chunk_key(partition, tier, series, chunk) for chunk in chunks]

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from isotherm.errors import Unavailable
 from isotherm.store import layout
+from isotherm.store.client import Client
 from isotherm.store.layout import LATEST, POINT, RAW, SLOT, Tier
 
 _SCRIPT = resources.files(__package__).joinpath("commit.lua").read_text()
@@ -86,7 +86,7 @@ class Conflict:
 class Writer:
     """Applies batches of one agent from one log."""
 
-    def __init__(self, redis: Redis, agent: str, log_id: str) -> None:
+    def __init__(self, redis: Client, agent: str, log_id: str) -> None:
         self._redis = redis
         self._agent = agent
         self._log_id = log_id
@@ -196,5 +196,3 @@ def _add_chunks(
     ):
         keys.append(layout.chunk_key(partition, tier, names[which], number))
         arguments += (layout.expires_at_ms(tier, number), data[begin * width : end * width])
-
-

@@ -1,0 +1,49 @@
+"""The command line: ``isotherm COMMAND``. Each module registers its commands; heavy imports wait until one runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from isotherm.cli import run, show
+from isotherm.errors import IsothermError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Isotherm: sensors in over TCP, MQTT and CoAP, live charts and exact history out.",
+)
+run.register(app)
+show.register(app)
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one line on standard error and exit code 1."""
+    try:
+        app()
+    except BaseExceptionGroup as group:
+        _fail(_first(group))
+    except IsothermError as error:
+        _fail(error)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left: nothing to say, and nobody to say it to
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> IsothermError:
+    """Return the error of ours among those that ended a task group; raises the group when there is none."""
+    ours = group.subgroup(IsothermError)
+    while ours is not None:
+        for error in ours.exceptions:
+            if isinstance(error, IsothermError):
+                return error
+            if isinstance(error, BaseExceptionGroup):
+                ours = error
+    raise group
+
+
+def _fail(error: IsothermError) -> None:
+    print(f"isotherm: {error}", file=sys.stderr)
+    raise SystemExit(1)

@@ -1,0 +1,150 @@
+"""Commands that run something: up, connect, worker, web, simulate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from isotherm import logs
+from isotherm.cli.options import AsJson, DataDir, address
+from isotherm.process import stop_signal
+from isotherm.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (up, connect, worker, web, simulate):
+        app.command()(command)
+
+
+def up(
+    seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many seconds.", min=0)] = None,
+    devices: Annotated[int, typer.Option(help="Simulated devices; they share TCP, MQTT and CoAP.", min=1)] = 25,
+    rate: Annotated[float, typer.Option(help="Readings a second of each device.", min=0.001)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the simulated fleet.")] = 1,
+    simulator: Annotated[bool, typer.Option(help="Whether to simulate devices.")] = True,
+    port_base: Annotated[int, typer.Option(help="First of the consecutive ports.")] = 7300,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole stack on this machine: broker, store, connectors, worker, dashboards and a simulated fleet."""
+    from isotherm.local import screen, stack
+    from isotherm.local.parts import Fleet
+
+    settings = Settings.load(data_dir=data_dir)
+    logs.configure(settings.model_copy(update={"log_level": "ERROR"}), "up")
+    fleet = Fleet(devices, rate, seed) if simulator else None
+    asyncio.run(stack.up(settings, stack.Request(port_base, fleet, seconds), screen.choose(as_json=as_json)))
+
+
+def connect(protocol: Annotated[str, typer.Argument(help="tcp, mqtt or coap")]) -> None:
+    """Run one connector."""
+    from connectors.process import PROTOCOLS, run
+
+    if protocol not in PROTOCOLS:
+        raise typer.BadParameter(f"{protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    settings = Settings.load()
+    logs.configure(settings, protocol)
+    asyncio.run(run(protocol, settings))
+
+
+def worker() -> None:
+    """Run a worker: it brings the readings on Kafka into the store."""
+    from agents.worker import run
+
+    settings = Settings.load()
+    logs.configure(settings, "worker")
+    asyncio.run(run(settings))
+
+
+def web() -> None:
+    """Run the dashboards."""
+    from dashboards.process import run
+
+    settings = Settings.load()
+    logs.configure(settings, "web")
+    asyncio.run(run(settings))
+
+
+def simulate(
+    protocol: Annotated[str, typer.Option(help="tcp, mqtt or coap")] = "tcp",
+    devices: Annotated[int, typer.Option(help="Number of devices.", min=1)] = 10,
+    rate: Annotated[float, typer.Option(help="Readings a second of each device.", min=0.001)] = 1.0,
+    seconds: Annotated[float | None, typer.Option("--for", help="Seconds to send for; else until Ctrl-C.", min=0)] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same fleet.")] = 1,
+    target: Annotated[str | None, typer.Option(help="HOST:PORT; else the running local stack's.")] = None,
+    integers: Annotated[bool, typer.Option("--integers", help="Send 0, 1, 2, … so that sums are exact.")] = False,
+    first: Annotated[int, typer.Option(help="Number of the first device, from 0.", min=0)] = 0,
+    stride: Annotated[int, typer.Option(help="Step between device numbers.", min=1)] = 1,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a simulated fleet's room temperatures, and say what was sent and acknowledged."""
+    from simulator.fleet import Account, Plan
+    from simulator.fleet import run as run_fleet
+    from simulator.publishers import create
+    from simulator.room import Room
+
+    settings = Settings.load(data_dir=data_dir)
+    targets = {
+        "tcp": f"{settings.host}:{settings.tcp_port}",
+        "mqtt": settings.mqtt,
+        "coap": f"{settings.host}:{settings.coap_port}",
+    }
+    if protocol not in targets:
+        raise typer.BadParameter(f"--protocol is {protocol!r}, expected one of {', '.join(targets)}")
+    host, port = address(target or targets[protocol])
+    rooms = [Room.numbered(first + i * stride, seed) for i in range(devices)]
+    account = Account(protocol, devices)
+
+    async def run() -> None:
+        stop = stop_signal()
+        showing = asyncio.create_task(_show(account, as_json))
+        try:
+            await run_fleet(
+                rooms,
+                Plan(rate, seconds, integers),
+                protocol,
+                lambda device: create(protocol, device, host, port, mqtt_version=settings.mqtt_version),
+                stop,
+                account,
+            )
+        finally:
+            showing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await showing
+
+    asyncio.run(run())
+    _print_account(account, as_json)
+    if account.acknowledged != account.sent:
+        raise typer.Exit(1)
+
+
+async def _show(account: Any, as_json: bool) -> None:
+    """Keep a person at a terminal informed."""
+    from rich.console import Console
+
+    if as_json or not sys.stderr.isatty():
+        return
+    with Console(stderr=True).status("connecting") as status:
+        while True:
+            status.update(f"{account.protocol}: {account.sent:,} sent, {account.acknowledged:,} acknowledged")
+            await asyncio.sleep(0.2)
+
+
+def _print_account(account: Any, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode(account).decode())
+        return
+    print(
+        f"{account.protocol}: {account.devices} devices, {account.seconds:.1f} s: sent {account.sent:,}, "
+        f"acknowledged {account.acknowledged:,}, refused {account.refused:,}, resent {account.resent:,}, "
+        f"dropped {account.dropped:,}"
+    )
+    for error, count in account.errors.items():
+        print(f"  {count} × {error}")

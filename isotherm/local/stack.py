@@ -1,0 +1,177 @@
+"""``isotherm up``: the parts, their supervisor and the screen, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from isotherm import kafka, ledger, stackfile
+from isotherm.errors import IsothermError, Unavailable
+from isotherm.local.parts import Fleet, Part, find_mosquitto, health_port, parts
+from isotherm.local.ports import Ports
+from isotherm.local.screen import Screen
+from isotherm.local.supervisor import State, Supervisor
+from isotherm.process import stop_signal
+from isotherm.settings import Settings
+from isotherm.store import client
+
+REFRESH_SECONDS = 0.5
+DRAIN_SECONDS = 1.0
+"""How long a stop waits for the worker to store what the connectors have taken in."""
+
+QUICK_SESSION_SECONDS = 6.0
+"""The embedded broker lets a first join wait for half of it."""
+
+STAGE_SECONDS = {0: 0.7, 1: 1.0, 2: 0.8, 3: 0.3, 4: 0.8}
+"""How long each stage of a stop may take; with the drain, less than 5 s in all."""
+
+_EXTERNAL = {"kafka": "kafka", "redis": "store", "mqtt": "mqtt-broker"}
+"""Setting of a server → the part that stands in for it when it is not set."""
+
+_TOGETHER = ((0,), (1,), (2, 3), (4,))
+_MAX_LOG_BYTES = 10 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What ``isotherm up`` was asked for.
+
+    Attributes:
+        port_base: First of the consecutive ports.
+        fleet: The simulated devices, or None.
+        seconds: Stop after so long; None runs until Ctrl-C.
+    """
+
+    port_base: int
+    fleet: Fleet | None
+    seconds: float | None
+
+
+async def up(settings: Settings, request: Request, screen: Screen) -> Mapping[str, ledger.Line]:
+    """Run a local stack until Ctrl-C, or for a while; returns the ledger after its end.
+
+    Raises:
+        StackError: it cannot start: a port is busy, or another stack uses the data directory.
+    """
+    began = time.monotonic()
+    stop = stop_signal()
+    ports = Ports.from_base(request.port_base)
+    local = _local(settings, ports)
+    shared = local.model_dump(mode="json", include={"kafka", "redis", "mqtt", "mqtt_version", "partitions", *_PORTS})
+    with stackfile.held(settings.data_dir, shared), screen:
+        ports.check_free(local.host)
+        chosen = parts(
+            local, ports, request.fleet, without={_EXTERNAL[name] for name in _EXTERNAL.keys() & settings.model_fields_set}
+        )
+        _begin_logs(local)
+        environments = {part.name: _environment(local, part, ports) for part in chosen}
+        supervisor = Supervisor(chosen, environments, local.data_dir / "logs", screen.changed)
+        async with asyncio.TaskGroup() as tasks:
+            supervisor.start(tasks)
+            helpers = [
+                tasks.create_task(_greet(supervisor, screen, chosen, began), name="greet"),
+                tasks.create_task(_show(supervisor, screen, local), name="show"),
+            ]
+            try:
+                async with asyncio.timeout(request.seconds):
+                    await stop.wait()
+            except TimeoutError:
+                screen.says(f"stopping after {request.seconds:g} s")
+            finally:
+                for helper in helpers:
+                    helper.cancel()
+                last = await _stop(supervisor, local)
+        screen.ended(last)
+    return last
+
+
+_PORTS = ("web_port", "tcp_port", "coap_port")
+
+
+def _local(settings: Settings, ports: Ports) -> Settings:
+    """Return the settings by which the parts of this stack find each other; servers that were set stay as they are."""
+    host, given = settings.host, settings.model_fields_set
+    embedded: dict[str, object] = {"web_port": ports.web, "tcp_port": ports.tcp, "coap_port": ports.coap}
+    if "kafka" not in given:
+        embedded["kafka"] = f"{host}:{ports.kafka}"
+    if "redis" not in given:
+        embedded["redis"] = f"redis://{host}:{ports.redis}/0"
+    if "mqtt" not in given:
+        embedded |= {"mqtt": f"{host}:{ports.mqtt}", "mqtt_version": "5" if find_mosquitto() else "3.1.1"}
+    if "group_session_seconds" not in given:
+        embedded["group_session_seconds"] = QUICK_SESSION_SECONDS
+    return settings.model_copy(update=embedded)
+
+
+def _environment(settings: Settings, part: Part, ports: Ports) -> dict[str, str]:
+    own = settings.model_copy(update={"health_port": health_port(part.name, ports)})
+    return {**os.environ, **own.environment(), "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
+
+
+def _begin_logs(settings: Settings) -> None:
+    """Keep one old generation of each log that has grown large."""
+    for path in (settings.data_dir / "logs").glob("*.log"):
+        if path.stat().st_size > _MAX_LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+
+
+async def _greet(supervisor: Supervisor, screen: Screen, chosen: list[Part], began: float) -> None:
+    await supervisor.all_ready()
+    screen.ready({part.name: part.address for part in chosen if part.address}, time.monotonic() - began)
+
+
+async def _show(supervisor: Supervisor, screen: Screen, settings: Settings) -> None:
+    log_id: str | None = None
+    while True:
+        supervisor.measure()
+        states = {status.part.name: status.state for status in supervisor.statuses}
+        lines = None
+        if all(states.get(name, State.READY) is State.READY for name in ("store", "kafka")):
+            try:
+                log_id = log_id or await kafka.cluster_id(settings)
+                lines = await read_ledger(settings, log_id)
+            except IsothermError:
+                log_id = None  # on its way up or down: the next look tells
+        else:
+            log_id = None
+        screen.refresh(supervisor.statuses, lines)
+        await asyncio.sleep(REFRESH_SECONDS)
+
+
+async def _stop(supervisor: Supervisor, settings: Settings) -> Mapping[str, ledger.Line]:
+    """Stop from the devices towards the store, so that what was taken in is stored; returns the last ledger."""
+    last: Mapping[str, ledger.Line] = {}
+    for stages in _TOGETHER:
+        if 2 in stages:
+            last = await _drain(settings)
+        await supervisor.stop(stages, max(STAGE_SECONDS[stage] for stage in stages))
+    return last
+
+
+async def _drain(settings: Settings) -> Mapping[str, ledger.Line]:
+    """Wait until the store has everything, for a bounded time."""
+    deadline = time.monotonic() + DRAIN_SECONDS
+    lines: Mapping[str, ledger.Line] = {}
+    while time.monotonic() < deadline:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                lines = await read_ledger(settings, await kafka.cluster_id(settings))
+        except (Unavailable, TimeoutError):
+            return lines
+        if not any(line.in_flight for line in lines.values()):
+            return lines
+        await asyncio.sleep(0.05)
+    return lines
+
+
+async def read_ledger(settings: Settings, log_id: str) -> dict[str, ledger.Line]:
+    """Read the ledger once.
+
+    Raises:
+        Unavailable: the store does not answer.
+    """
+    async with client.connected(settings) as redis:
+        return await ledger.read(redis, settings.partitions, log_id)

@@ -1,0 +1,246 @@
+"""Keeps the processes of a local stack running: starts them in the order of their needs, restarts those that die, stops
+all of them in stages and leaves none behind.
+
+Each part has one task, which is its whole life:
+
+    waiting ─► starting ─► ready ─► (dies) ─► backing off ─► waiting …      a task that ends well is done
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from isotherm.local.parts import Part
+
+START_SECONDS = 30.0
+PROBE_SECONDS = 0.05
+BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+HEALTHY_SECONDS = 30.0
+"""A part that was ready for so long starts with a short back-off again."""
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class State(StrEnum):
+    """Where a part is in its life."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    READY = "ready"
+    BACKING_OFF = "backing off"
+    DONE = "done"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class Status:
+    """What is known of a part at this moment.
+
+    Attributes:
+        note: The last thing worth telling, such as why it was restarted.
+        cpu_percent: Of one core, since the last look.
+        memory_bytes: Resident.
+    """
+
+    part: Part
+    state: State = State.WAITING
+    pid: int | None = None
+    restarts: int = 0
+    note: str = ""
+    ready_since: float | None = None
+    cpu_percent: float = 0.0
+    memory_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Child:
+    """A part's process and what others need to wait for."""
+
+    status: Status
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    process: asyncio.subprocess.Process | None = None
+    meter: psutil.Process | None = None
+
+
+class Supervisor:
+    """Runs parts until told to stop."""
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        environments: Mapping[str, Mapping[str, str]],
+        log_dir: Path,
+        tell: Callable[[Status], None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            parts: What to run; each comes after what it needs.
+            environments: Part's name → its environment.
+            log_dir: Gets one file per part.
+            tell: Called after each change of a part's state.
+        """
+        self._children = {part.name: _Child(Status(part)) for part in parts}
+        self._environments = environments
+        self._log_dir = log_dir
+        self._tell = tell
+        self._lives: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def statuses(self) -> list[Status]:
+        """The parts, in their order."""
+        return [child.status for child in self._children.values()]
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin every part's life, as tasks of the group."""
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        for name, child in self._children.items():
+            self._lives[name] = tasks.create_task(self._live(child), name=f"part-{name}")
+
+    async def all_ready(self) -> None:
+        """Return when every part is ready for the first time."""
+        await asyncio.gather(*(child.ready.wait() for child in self._children.values()))
+
+    async def stop(self, stages: Sequence[int], seconds: float) -> None:
+        """Stop the parts of some stages together; what does not end within ``seconds`` is killed."""
+        chosen = [child for child in self._children.values() if child.status.part.stage in stages]
+        for child in chosen:
+            self._lives[child.status.part.name].cancel()
+            _signal(child, signal.SIGTERM)
+        running = [child for child in chosen if child.process is not None]
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(child.process.wait() for child in running if child.process))
+        except TimeoutError:
+            for child in running:
+                if child.process and child.process.returncode is None:
+                    child.status.note = f"did not stop within {seconds:.1f} s and was killed"
+                    _signal(child, signal.SIGKILL)
+                    await child.process.wait()
+        for child in chosen:
+            self._set(child, State.STOPPED)
+
+    def measure(self) -> None:
+        """Update CPU and memory of every part."""
+        for child in self._children.values():
+            status = child.status
+            try:
+                status.cpu_percent = child.meter.cpu_percent() if child.meter else 0.0
+                status.memory_bytes = child.meter.memory_info().rss if child.meter else 0
+            except psutil.NoSuchProcess:
+                status.cpu_percent, status.memory_bytes = 0.0, 0
+
+    async def _live(self, child: _Child) -> None:
+        failures = 0
+        part = child.status.part
+        while True:
+            self._set(child, State.WAITING)
+            await asyncio.gather(*(self._children[name].ready.wait() for name in part.needs))
+            code = await self._run_once(child)
+            if part.is_task and code == 0:
+                self._set(child, State.DONE)
+                return
+            ready_since, child.status.ready_since = child.status.ready_since, None
+            healthy = ready_since is not None and time.monotonic() - ready_since >= HEALTHY_SECONDS
+            failures = 1 if healthy else failures + 1
+            pause = BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS)) - 1]
+            child.status.restarts += 1
+            child.status.note = f"{_ending(code)}; starting again in {pause} s. {self._last_line(part)}"
+            self._set(child, State.BACKING_OFF)
+            self._restart_dependents(part)
+            await asyncio.sleep(pause)
+
+    async def _run_once(self, child: _Child) -> int:
+        """Start a part, wait until it is ready, and then until it ends; returns its exit code."""
+        part = child.status.part
+        with self._log(part) as log:
+            child.process = process = await asyncio.create_subprocess_exec(
+                *part.command(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(self._environments[part.name]),
+                start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle
+                preexec_fn=_die_with_parent,
+            )
+        try:
+            child.status.pid = process.pid
+            child.meter = psutil.Process(process.pid)
+            self._set(child, State.STARTING)
+            if await self._becomes_ready(part, process):
+                child.status.ready_since = time.monotonic()
+                child.ready.set()
+                self._set(child, State.READY)
+            return await process.wait()
+        finally:
+            child.ready.clear()
+            child.status.pid = child.meter = None
+
+    async def _becomes_ready(self, part: Part, process: asyncio.subprocess.Process) -> bool:
+        """Probe until the part is ready (True) or has ended (False); one that hangs at the start is killed."""
+        deadline = time.monotonic() + START_SECONDS
+        while process.returncode is None:
+            if await part.ready():
+                return True
+            if time.monotonic() > deadline:
+                process.kill()
+                return False
+            await asyncio.sleep(PROBE_SECONDS)
+        return False
+
+    def _restart_dependents(self, part: Part) -> None:
+        """End the parts that cannot go on without the memory of this one; their lives start them again."""
+        for child in self._children.values():
+            if part.name in child.status.part.restarts_with:
+                child.status.note = f"ended because {part.name} died"
+                _signal(child, signal.SIGTERM)
+
+    def _set(self, child: _Child, state: State) -> None:
+        if child.status.state is not state:
+            child.status.state = state
+            self._tell(child.status)
+
+    def _log_path(self, part: Part) -> Path:
+        return self._log_dir / f"{part.name}.log"
+
+    @contextlib.contextmanager
+    def _log(self, part: Part) -> Iterator[IO[bytes]]:
+        with self._log_path(part).open("ab") as file:
+            yield file
+
+    def _last_line(self, part: Part) -> str:
+        with contextlib.suppress(OSError):
+            lines = self._log_path(part).read_bytes()[-4096:].decode(errors="replace").strip().splitlines()
+            if lines:
+                return f"Its last words: {lines[-1][:300]}"
+        return ""
+
+
+def _die_with_parent() -> None:
+    """In the child, between fork and exec: let the kernel end it when the supervisor is killed."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal(child: _Child, number: signal.Signals) -> None:
+    if child.process is not None and child.process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            child.process.send_signal(number)
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"

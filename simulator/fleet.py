@@ -1,0 +1,167 @@
+"""A fleet of simulated rooms that send over a real protocol, and an account of what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from random import Random
+from typing import Any
+
+from simulator.publishers import NotAcknowledged, Publisher, Reading
+from simulator.room import Room
+
+METRIC = "temperature"
+UNIT = "Cel"
+TICK_SECONDS = 0.05
+"""Readings that are due within so long go in one pack."""
+
+MAX_PACK = 500
+MAX_BACKLOG = 100_000
+"""Readings one device keeps while the server is away; then the oldest are dropped, and counted."""
+
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+@dataclass(slots=True)
+class Account:
+    """What a fleet did, in readings.
+
+    Attributes:
+        sent: Measured and to be sent.
+        acknowledged: The server said that it has them.
+        refused: The server said that it will not have them.
+        resent: Sent again because the first answer did not come.
+        dropped: Given up because the server was away for too long.
+        value_sum: Σ of all sent values: with integers, exact.
+    """
+
+    protocol: str
+    devices: int
+    sent: int = 0
+    acknowledged: int = 0
+    refused: int = 0
+    resent: int = 0
+    dropped: int = 0
+    value_sum: float = 0.0
+    seconds: float = 0.0
+    errors: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the account as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What each device of a fleet does.
+
+    Attributes:
+        rate_hz: Readings a second.
+        seconds: For how long; None until stopped.
+        integers: Send 0, 1, 2, … instead of temperatures, so that sums are exact.
+    """
+
+    rate_hz: float
+    seconds: float | None = None
+    integers: bool = False
+
+    @property
+    def count(self) -> int | None:
+        """Readings of one device in all."""
+        return None if self.seconds is None else max(1, round(self.seconds * self.rate_hz))
+
+
+async def run(
+    rooms: Sequence[Room],
+    plan: Plan,
+    protocol: str,
+    publisher_for: Callable[[str], Publisher],
+    stop: asyncio.Event,
+    account: Account | None = None,
+) -> Account:
+    """Let every room send until its plan is fulfilled or ``stop`` is set; returns what became of it."""
+    account = account or Account(protocol, len(rooms))
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        for room in rooms:
+            device = _Device(room, plan, publisher_for(room.device), account, stop)
+            tasks.create_task(device.run(), name=room.device)
+    account.seconds = round(time.monotonic() - began, 3)
+    return account
+
+
+class _Device:
+    def __init__(self, room: Room, plan: Plan, publisher: Publisher, account: Account, stop: asyncio.Event) -> None:
+        self._room = room
+        self._plan = plan
+        self._publisher = publisher
+        self._account = account
+        self._stop = stop
+        self._backlog: list[Reading] = []
+        self._measured = 0
+
+    async def run(self) -> None:
+        """Measure on time and send what is due; measuring goes on while the server is away."""
+        interval = 1 / self._plan.rate_hz
+        phase = Random(f"phase/{self._room.seed}/{self._room.number}").random() * min(interval, 1.0)
+        start = time.time() + phase
+        try:
+            while not self._stop.is_set() and not self._is_done():
+                await self._wait(start + self._measured * interval - time.time())
+                if not self._stop.is_set():
+                    self._measure(start, interval)
+                    await self._send()
+            while self._backlog and not self._stop.is_set():
+                await self._send()
+        finally:
+            await self._publisher.close()
+
+    def _is_done(self) -> bool:
+        return self._plan.count is not None and self._measured >= self._plan.count
+
+    def _measure(self, start: float, interval: float) -> None:
+        """Take every reading that is due."""
+        due = int((time.time() + TICK_SECONDS - start) / interval) + 1
+        if self._plan.count is not None:
+            due = min(due, self._plan.count)
+        for number in range(self._measured, due):
+            at = round(start + number * interval, 6)
+            value = float(number) if self._plan.integers else self._room.temperature(at)
+            self._backlog.append(Reading(METRIC, at, value, UNIT))
+            self._account.value_sum += value
+        self._account.sent += due - self._measured
+        self._measured = due
+        if len(self._backlog) > MAX_BACKLOG:
+            self._account.dropped += len(self._backlog) - MAX_BACKLOG
+            del self._backlog[:-MAX_BACKLOG]
+
+    async def _send(self) -> None:
+        """Send the oldest pack of the backlog, again and again until it is acknowledged or we are stopped."""
+        pack = self._backlog[:MAX_PACK]
+        failures = 0
+        while pack:
+            try:
+                refused = await self._publisher.publish(pack)
+            except NotAcknowledged as error:
+                self._account.errors[str(error)[:120]] = self._account.errors.get(str(error)[:120], 0) + 1
+                if self._stop.is_set():
+                    return
+                await self._wait(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+                failures += 1
+                self._account.resent += len(pack)
+            else:
+                self._account.refused += refused
+                self._account.acknowledged += len(pack) - refused
+                del self._backlog[: len(pack)]
+                return
+
+    async def _wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until the stop."""
+        if seconds > 0:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._stop.wait()
+            except TimeoutError:
+                return

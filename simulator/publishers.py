@@ -1,0 +1,201 @@
+"""Publishers: how a device sends its readings and learns that they are kept.
+
+Each sends one pack at a time and returns when the server has acknowledged it. They need the standard library and, for MQTT
+and CoAP, ``gmqtt`` and ``aiocoap``: what runs here on a simulated fleet runs on a Raspberry Pi too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+ACKNOWLEDGE_SECONDS = 15.0
+CONNECT_SECONDS = 10.0
+
+
+class NotAcknowledged(Exception):
+    """The server did not say that it has the readings; they may or may not be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A sample of one metric.
+
+    Attributes:
+        metric: Its name.
+        time: s since the epoch.
+        value: In ``unit``.
+        unit: RFC 8428 §12.1.
+    """
+
+    metric: str
+    time: float
+    value: float
+    unit: str
+
+
+class Publisher(Protocol):
+    """One device's way to the server."""
+
+    async def publish(self, readings: Sequence[Reading]) -> int:
+        """Send readings and wait for the acknowledgement; returns how many of them the server refused.
+
+        Raises:
+            NotAcknowledged: send them again later.
+        """
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+def create(protocol: str, device: str, host: str, port: int, *, mqtt_version: str = "5") -> Publisher:
+    """Return a publisher for one device; it connects when it first publishes.
+
+    Raises:
+        ValueError: the protocol is not tcp, mqtt or coap.
+    """
+    match protocol:
+        case "tcp":
+            return TcpPublisher(device, host, port)
+        case "mqtt":
+            return MqttPublisher(device, host, port, mqtt_version)
+        case "coap":
+            return CoapPublisher(device, host, port)
+    raise ValueError(f"protocol {protocol!r}, expected tcp, mqtt or coap")
+
+
+class TcpPublisher:
+    """NDJSON SenML with acknowledgements."""
+
+    def __init__(self, device: str, host: str, port: int) -> None:
+        self._device = device
+        self._address = (host, port)
+        self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._acknowledged = 0
+
+    async def publish(self, readings: Sequence[Reading]) -> int:
+        lines = [json.dumps(record) for record in _records(readings, self._device + "/")]
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                reader, writer = self._stream or await self._connect()
+                writer.write(("\n".join(lines) + "\n").encode())
+                await writer.drain()
+                return await self._answer(reader, len(readings))
+        except (OSError, TimeoutError, ValueError, KeyError) as error:
+            await self.close()
+            raise NotAcknowledged(f"{self._address}: {error!r}") from error
+
+    async def close(self) -> None:
+        if self._stream is not None:
+            _, writer = self._stream
+            self._stream = None
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        self._stream = reader, writer = await asyncio.open_connection(*self._address)
+        self._acknowledged = 0
+        writer.write(b'{"hello":{"ack":true}}\n')
+        return reader, writer
+
+    async def _answer(self, reader: asyncio.StreamReader, count: int) -> int:
+        refused = 0
+        target = self._acknowledged + count
+        while self._acknowledged + refused < target:
+            line = await reader.readline()
+            if not line:
+                raise ConnectionResetError("the server closed the connection")
+            answer = json.loads(line)
+            if "error" in answer:
+                refused += int(answer["error"]["count"])
+            else:
+                self._acknowledged = int(answer["ack"])
+        return refused
+
+
+class MqttPublisher:
+    """SenML JSON on ``devices/{id}/readings``, QoS 1."""
+
+    def __init__(self, device: str, host: str, port: int, version: str) -> None:
+        self._device = device
+        self._address = (host, port)
+        self._version = version
+        self._client: Any = None
+        self._unacknowledged: Any = None
+
+    async def publish(self, readings: Sequence[Reading]) -> int:
+        try:
+            if self._client is None:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await self._connect()
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                self._client.publish(f"devices/{self._device}/readings", json.dumps(_records(readings)), qos=1)
+                await self._unacknowledged.wait_empty()
+        except Exception as error:  # gmqtt raises what the broker's refusal makes it stumble on
+            await self.close()
+            raise NotAcknowledged(f"{self._address}: {error!r}") from error
+        return 0
+
+    async def close(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            with contextlib.suppress(Exception):  # the connection may be gone in any way
+                async with asyncio.timeout(1.0):
+                    await client.disconnect()
+
+    async def _connect(self) -> None:
+        import gmqtt
+        from gmqtt.mqtt.constants import MQTTv50, MQTTv311
+        from gmqtt.storage import PersistentStorage
+
+        self._unacknowledged = PersistentStorage()
+        quiet = logging.getLogger("gmqtt.publisher")
+        quiet.setLevel(logging.CRITICAL)
+        client = gmqtt.Client(
+            f"isotherm-{self._device}", persistent_storage=self._unacknowledged, logger=quiet, clean_session=True
+        )
+        self._client = client
+        await client.connect(*self._address, keepalive=30, version=MQTTv50 if self._version == "5" else MQTTv311)
+
+
+class CoapPublisher:
+    """Confirmable POST of SenML JSON to ``/readings``."""
+
+    _context: Any = None  # one socket for all devices of this process
+
+    def __init__(self, device: str, host: str, port: int) -> None:
+        self._device = device
+        self._uri = f"coap://{host}:{port}/readings"
+
+    async def publish(self, readings: Sequence[Reading]) -> int:
+        import aiocoap
+        from aiocoap import error as coap_error
+
+        if CoapPublisher._context is None:
+            CoapPublisher._context = await aiocoap.Context.create_client_context()
+        payload = json.dumps(_records(readings, self._device + "/")).encode()
+        request = aiocoap.Message(code=aiocoap.POST, uri=self._uri, payload=payload, content_format=110)
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                response = await CoapPublisher._context.request(request).response
+        except (OSError, TimeoutError, coap_error.Error) as error:
+            raise NotAcknowledged(f"{self._uri}: {error!r}") from error
+        if response.code.is_successful():
+            return 0
+        if response.code == aiocoap.BAD_REQUEST:
+            return int(response.payload.split(b" ", 1)[0])
+        raise NotAcknowledged(f"{self._uri}: {response.code} {response.payload[:200]!r}")
+
+    async def close(self) -> None:
+        return None
+
+
+def _records(readings: Sequence[Reading], base: str = "") -> list[dict[str, str | float]]:
+    """Return SenML records (RFC 8428 §5)."""
+    return [{"n": base + r.metric, "u": r.unit, "v": r.value, "t": r.time} for r in readings]
