@@ -7,6 +7,7 @@ that a good reading beside a bad one is kept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -55,6 +56,8 @@ class _Record(msgspec.Struct, gc=False):
     t: float = 0.0
 
 
+_BASE_FIELD = re.compile(rb'"b(?:n|t|u|v|s|ver)"\s*:')
+
 _plain_lines = msgspec.json.Decoder(_PlainRecord)
 _record = msgspec.json.Decoder(_Record)
 _array = msgspec.json.Decoder(list[msgspec.Raw])
@@ -73,14 +76,12 @@ def decode_lines(lines: bytes, now: int) -> Decoded:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_each((line for line in lines.splitlines() if line.strip()), now)
     names = [record.n for record in records]
-    units = dict(zip(names, [record.u for record in records], strict=True))
-    units.pop("", None)
     return Decoded(
         names,
         _absolute_us(np.array([record.t for record in records], dtype=np.float64), now),
         np.array([record.v for record in records], dtype=np.float64),
         lambda i: [line for line in lines.split(b"\n") if line.strip()][i],
-        {name: unit for name, unit in units.items() if unit},
+        {record.n: record.u for record in records if record.u},
     )
 
 
@@ -175,7 +176,7 @@ class _Base:
         try:
             record = _decode(raw)
         except InvalidReading:
-            self._lost = b'"b' in raw
+            self._lost = _BASE_FIELD.search(raw) is not None
             raise
         self._update(record)
         name = self._name + record.n

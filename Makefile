@@ -1,0 +1,65 @@
+# make run    the whole pipeline with a simulated fleet, at http://localhost:7300/
+# make test   every test, with its own set-up
+# make check  ruff, mypy --strict, import-linter
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
+# A machine may name further places to look for wheels; the hashes hold wherever they come from.
+
+.PHONY: run setup test check kafka lock screenshot clean
+.DELETE_ON_ERROR:
+
+run: setup
+	@$(BIN)/isotherm up $(ARGS)
+
+setup: $(VENV)/ready
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: set PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing Isotherm's dependencies into $(VENV) (about a minute) …"
+	@$(PIP) -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+$(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
+	@$(PIP) -r requirements-dev.lock
+	@touch $@
+
+test: $(VENV)/ready-dev
+	@tests/prepare.sh
+	@$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/ready-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+# Apache Kafka (KRaft) for the tests, from Maven Central; needs Java 17 and Maven.
+kafka: .kafka/ready
+
+.kafka/ready: infra/kafka/pom.xml
+	@rm -rf .kafka
+	@mvn -q -B -f infra/kafka/pom.xml dependency:copy-dependencies
+	@touch $@
+
+# Pin the newest versions anew, with hashes. Only this needs pip-tools.
+lock:
+	@$(PYTHON) -m piptools compile $(LOCK) --extra build -o requirements.lock pyproject.toml
+	@$(PYTHON) -m piptools compile $(LOCK) --extra build --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+LOCK := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header
+
+# The README's picture, taken from a running stack.
+screenshot: $(VENV)/ready-dev
+	@$(BIN)/python infra/readme_picture.py
+
+clean:
+	@rm -rf $(VENV) .isotherm .kafka .mypy_cache .ruff_cache *.egg-info

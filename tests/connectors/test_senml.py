@@ -1,0 +1,192 @@
+"""SenML in JSON: the fast path, the general path, and every kind of bad input."""
+
+import json
+import math
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.formats.decoded import Decoded
+from connectors.formats.senml import decode_lines, decode_payload
+
+NOW = 1_790_000_000_000_000
+Decode = Callable[[bytes, int], Decoded]
+both = pytest.mark.parametrize("decode", [decode_lines, decode_payload])
+
+
+def rows(decoded: Decoded) -> list[tuple[str, int, float]]:
+    return list(zip(decoded.names, decoded.time.tolist(), decoded.value.tolist(), strict=True))
+
+
+def reasons(decoded: Decoded) -> list[str]:
+    return [one.reason for one in decoded.rejects]
+
+
+@both
+def test_a_plain_record(decode: Decode) -> None:
+    found = decode(b'{"n":"room-1/temperature","u":"Cel","v":21.5,"t":1789999999.25}', NOW)
+    assert rows(found) == [("room-1/temperature", 1_789_999_999_250_000, 21.5)]
+    assert found.units == {"room-1/temperature": "Cel"}
+    assert not found.rejects
+
+
+# The examples of RFC 8428 §5.1.1 to §5.1.4, with absolute times where it has them.
+
+
+def test_rfc_8428_5_1_1_single_data_point() -> None:
+    found = decode_payload(b'[{"n":"urn:dev:ow:10e2073a01080063","u":"Cel","v":23.1}]', NOW)
+    assert rows(found) == [("urn:dev:ow:10e2073a01080063", NOW, 23.1)]
+
+
+def test_rfc_8428_5_1_2_multiple_data_points() -> None:
+    found = decode_payload(
+        b"""[{"bn":"urn:dev:ow:10e2073a01080063:","n":"voltage","u":"V","v":120.1},
+             {"n":"current","u":"A","v":1.2}]""",
+        NOW,
+    )
+    assert found.names == ["urn:dev:ow:10e2073a01080063:voltage", "urn:dev:ow:10e2073a01080063:current"]
+    assert found.units == {found.names[0]: "V", found.names[1]: "A"}
+
+    found = decode_payload(
+        b"""[{"bn":"urn:dev:ow:10e2073a0108006:","bt":1.276020076001e+09,"bu":"A","bver":5,"n":"voltage","u":"V","v":120.1},
+             {"n":"current","t":-5,"v":1.2},{"n":"current","t":-4,"v":1.3},{"n":"current","v":1.7}]""",
+        NOW,
+    )
+    base = 1_276_020_076_001_000
+    assert found.time.tolist() == [base, base - 5_000_000, base - 4_000_000, base]
+    assert found.units == {"urn:dev:ow:10e2073a0108006:voltage": "V", "urn:dev:ow:10e2073a0108006:current": "A"}
+
+
+def test_rfc_8428_5_1_3_multiple_measurements() -> None:
+    found = decode_payload(
+        b"""[{"bn":"urn:dev:ow:10e2073a01080063","bt":1.320067464e+09,"bu":"%RH","v":20},
+             {"u":"lon","v":24.30621},{"u":"lat","v":60.07965},{"t":60,"v":20.3}]""",
+        NOW,
+    )
+    assert found.value.tolist() == [20.0, 24.30621, 60.07965, 20.3]
+    assert found.time.tolist()[-1] == 1_320_067_524_000_000
+
+
+def test_base_values_are_added_and_a_record_of_base_fields_alone_is_no_reading() -> None:
+    found = decode_payload(b'[{"bn":"d/","bv":100,"bt":1790000000},{"n":"a","v":1},{"n":"b","v":2,"t":1}]', NOW)
+    assert rows(found) == [("d/a", NOW, 101.0), ("d/b", NOW + 1_000_000, 102.0)]
+
+
+@both
+def test_relative_and_missing_times_count_from_the_servers_clock(decode: Decode) -> None:
+    assert decode(b'{"n":"d/a","v":1,"t":-10}', NOW).time.tolist() == [NOW - 10_000_000]
+    assert decode(b'{"n":"d/a","v":1}', NOW).time.tolist() == [NOW]
+
+
+def test_booleans_become_0_and_1() -> None:
+    assert decode_payload(b'[{"n":"d/a","vb":true},{"n":"d/a","vb":false}]', NOW).value.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b'{"n":"d/a","v":', "malformed"),
+        (b"bogus", "malformed"),
+        (b"\x80\x81\xff\x00", "malformed"),
+        (b'{"n":"d\xff/a","v":1}', "malformed"),
+        (b"17", "type"),
+        (b'"text"', "type"),
+        (b'{"n":"d/a","v":"21.5"}', "type"),
+        (b'{"n":7,"v":1}', "type"),
+        (b'{"n":"d/a","v":1,"t":"now"}', "type"),
+        (b'{"n":"d/a","v":NaN}', "malformed"),
+        (b'{"n":"d/a","v":Infinity}', "malformed"),
+        (b'{"n":"d/a"}', "no_value"),
+        (b"{}", "no_value"),
+        (b'{"n":"d/a","vs":"on"}', "not_numeric"),
+        (b'{"n":"d/a","vd":"aGk"}', "not_numeric"),
+        (b'{"n":"d/a","v":1,"new_":true}', "unknown_field"),
+        (b'{"bver":11,"n":"d/a","v":1}', "version"),
+        (b"[" * 100_000, "malformed"),
+        (b'{"n":"d/a","v":1,"x":' + b"[" * 50_000 + b"]" * 50_000 + b"}", "malformed"),
+    ],
+)
+def test_bad_input_is_refused_with_its_reason_and_its_bytes(bad: bytes, reason: str) -> None:
+    for decode in (decode_lines, decode_payload):
+        found = decode(bad, NOW)
+        assert reasons(found) == [reason]
+        assert found.rejects[0].raw == bad
+        assert len(found) == 0
+
+
+def test_unknown_fields_that_need_not_be_understood_are_passed_over() -> None:
+    assert rows(decode_lines(b'{"n":"d/a","v":1,"extra":{"deep":[1]}}\n', NOW)) == [("d/a", NOW, 1.0)]
+
+
+def test_a_good_line_beside_a_bad_one_is_kept() -> None:
+    found = decode_lines(b'{"n":"d/a","v":1}\nbogus\n\n{"n":"d/a","v":"x"}\r\n[{"n":"d/b","v":2}]\n{"n":"d/a","v":3}', NOW)
+    assert [row[0::2] for row in rows(found)] == [("d/a", 1.0), ("d/b", 2.0), ("d/a", 3.0)]
+    assert [(one.reason, one.raw) for one in found.rejects] == [("malformed", b"bogus"), ("type", b'{"n":"d/a","v":"x"}')]
+
+
+def test_a_good_record_beside_a_bad_one_is_kept() -> None:
+    found = decode_payload(b'[{"bn":"d/","n":"a","v":1},{"n":"b","v":"x"},{"n":"c","v":3}]', NOW)
+    assert [row[0] for row in rows(found)] == ["d/a", "d/c"]
+    assert found.rejects[0].raw == b'{"n":"b","v":"x"}'
+
+
+def test_records_after_a_bad_one_with_base_fields_are_refused() -> None:
+    found = decode_payload(b'[{"bn":"d/","n":"a","v":1},{"bn":5,"n":"b","v":2},{"n":"c","v":3}]', NOW)
+    assert [row[0] for row in rows(found)] == ["d/a"]
+    assert reasons(found) == ["type", "base"]
+
+
+def test_too_many_records_and_too_large_payloads_are_refused() -> None:
+    record = b'{"n":"d/a","v":1},'
+    assert reasons(decode_payload(b"[" + record * 10_000 + record[:-1] + b"]", NOW)) == ["too_large"]
+    assert reasons(decode_payload(b'[{"n":"d/a","v":1}]' + b" " * 2**20, NOW)) == ["too_large"]
+
+
+def test_every_reading_can_show_its_own_bytes() -> None:
+    lines = b'{"n":"d/a","v":1}\n\n{"n":"d/b","v":2}\n'
+    assert [decode_lines(lines, NOW).raw(i) for i in (0, 1)] == [b'{"n":"d/a","v":1}', b'{"n":"d/b","v":2}']
+    pack = decode_payload(b'[{"bn":"d/","bt":1790000000,"n":"a","v":1},{"n":"b","v":2}]', NOW)
+    assert json.loads(pack.raw(1)) == {"n": "d/b", "v": 2.0, "t": 1790000000.0, "u": ""}
+
+
+readings = st.lists(
+    st.fixed_dictionaries(
+        {
+            "n": st.from_regex(r"[a-z]{1,5}/[a-z]{1,5}", fullmatch=True),
+            "v": st.floats(allow_nan=False, allow_infinity=False),
+        },
+        optional={"t": st.floats(-1e9, 4e9), "u": st.sampled_from(["Cel", "%RH", ""])},
+    ),
+    max_size=20,
+)
+
+
+@given(readings)
+def test_the_fast_and_the_general_path_agree(records: list[dict[str, object]]) -> None:
+    lines = b"\n".join(msgspec.json.encode(record) for record in records)
+    fast, general = decode_lines(lines, NOW), decode_payload(msgspec.json.encode(records), NOW)
+    assert list(fast.names) == list(general.names)
+    np.testing.assert_array_equal(fast.time, general.time)
+    np.testing.assert_array_equal(fast.value, general.value)
+    assert fast.units == general.units
+    assert not fast.rejects
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_make_a_decoder_raise_or_lose_a_line(junk: bytes) -> None:
+    found = decode_lines(junk, NOW)
+    lines = [line for line in junk.splitlines() if line.strip()]
+    assert len(found) + len(found.rejects) >= min(1, len(lines))
+    assert all(math.isfinite(value) for value in found.value.tolist())
+    decode_payload(junk, NOW)
+
+
+@given(st.floats())
+def test_no_time_overflows(time: float) -> None:
+    line = msgspec.json.encode({"n": "d/a", "v": 1, "t": time})
+    found = decode_lines(line, NOW)
+    assert len(found) + len(found.rejects) == 1

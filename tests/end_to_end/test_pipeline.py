@@ -1,0 +1,276 @@
+"""The main job end to end: what is sent over real protocols is in the store once, and nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.stack import ISOTHERM, Stack
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+Tool = Callable[..., str]
+
+
+def simulate(stack: Stack, protocol: str, *options: str) -> subprocess.Popen[bytes]:
+    command = [*ISOTHERM, "simulate", "--protocol", protocol, "--integers", "--json", *options]
+    return subprocess.Popen(command, env=stack.environment, stdout=subprocess.PIPE)
+
+
+def account_of(process: subprocess.Popen[bytes]) -> dict[str, int]:
+    output, _ = process.communicate(timeout=120)
+    account: dict[str, int] = json.loads(output)
+    assert process.returncode == 0, account
+    return account
+
+
+def history(stack: Stack, device: str, metric: str = "temperature", points: int = 100_000) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = stack.json("query", device, metric, "--last", "1h", "--points", str(points))
+    return found
+
+
+def test_sums_and_counts_in_the_store_equal_what_was_sent(
+    tmp_path: Path, broker_settings: dict[str, str], tool: Tool
+) -> None:
+    with Stack(tmp_path / "stack", "--no-simulator", **broker_settings) as stack:
+        fleets = [
+            simulate(stack, protocol, "--devices", "4", "--rate", "25", "--for", "8", "--first", str(first))
+            for first, protocol in enumerate(("tcp", "mqtt", "coap"), start=0)
+            for first in (first * 4,)
+        ]
+        accounts = [account_of(fleet) for fleet in fleets]
+        for account in accounts:
+            assert account["sent"] == account["acknowledged"] == 4 * 200
+            assert account["resent"] == account["refused"] == 0
+
+        # Other people's clients.
+        record = '[{"n":"%s","u":"Cel","v":%d}]'
+        mosquitto_pub = tool("mosquitto_pub")
+        coap_client = tool("coap-client-notls", "coap-client")
+        for value in range(5):
+            payload = record % ("temperature", value)
+            topic = ["-t", "devices/mosquitto/readings", "-q", "1", "-m", payload]
+            subprocess.run([mosquitto_pub, "-h", "127.0.0.1", "-p", str(stack.ports.mqtt), *topic], check=True, timeout=20)
+            uri = f"coap://127.0.0.1:{stack.ports.coap}/readings"
+            answer = subprocess.run(
+                [coap_client, "-m", "post", "-t", "110", "-e", record % ("libcoap/temperature", value), "-v", "6", uri],
+                capture_output=True, text=True, check=True, timeout=20,
+            )  # fmt: skip
+            assert "2.04" in answer.stdout + answer.stderr
+
+        total = stack.ledger_when_settled(3 * 800 + 10)
+        assert total == {
+            "received": 2410, "accepted": 2410, "rejected": 0, "stored": 2410, "in_flight": 0, "lost": 0, "reasons": {},
+        }  # fmt: skip
+        lines = stack.json("ledger")["connectors"]
+        assert {name: line["stored"] for name, line in lines.items()} == {"tcp": 800, "mqtt": 805, "coap": 805}
+
+        devices = {row["device"]: row for row in stack.json("devices")}
+        assert len(devices) == 14
+        for number in range(1, 13):
+            device = f"room-{number:03d}"
+            raw = history(stack, device)
+            assert [row["last"] for row in raw] == list(range(200))
+            assert devices[device]["value"] == 199
+            assert devices[device]["unit"] == "Cel"
+            rollups = history(stack, device, points=60)
+            assert sum(row["count"] for row in rollups) == 200
+            assert sum(row["count"] * row["mean"] for row in rollups) == pytest.approx(sum(range(200)))
+            assert min(row["min"] for row in rollups) == 0
+            assert max(row["max"] for row in rollups) == 199
+            assert rollups[-1]["last"] == 199
+        for device in ("mosquitto", "libcoap"):
+            assert [row["last"] for row in history(stack, device)] == [0, 1, 2, 3, 4]
+
+        table = list(
+            csv.DictReader(io.StringIO(stack.run("query", "room-001", "temperature", "--last", "1h", "--csv").stdout))
+        )
+        assert len(table) == 200
+        tailed = stack.run("tail", "readings", "--last", "1000", "--no-follow", "--json").stdout.splitlines()
+        assert len(tailed) == 2410
+        assert stack.complaints() == []
+
+
+def test_bad_input_is_counted_and_kept_and_does_not_disturb_others(tmp_path: Path, tool: Tool) -> None:
+    with Stack(tmp_path / "stack", "--no-simulator") as stack:
+        others = simulate(stack, "tcp", "--devices", "3", "--rate", "20", "--for", "6")
+        bad = {
+            b'{"n":"d/t","v":': "malformed",
+            b"\x00\xff\xfebinary junk\x80": "malformed",
+            b'{"n":"d/t","v":"warm"}': "type",
+            b'{"n":"d/t","v":NaN}': "malformed",
+            b'{"n":"d/t","v":1,"t":99999999999}': "time",
+            b'{"n":"d/t","v":1,"t":300000000}': "time",
+            b'{"n":"d/t","v":1,"must_":1}': "unknown_field",
+            b'{"n":"bad name/t","v":1}': "name",
+            b'{"n":"nodevice","v":1}': "no_device",
+            b"x" * 100_000: "line_too_long",
+        }
+        with socket.create_connection(("127.0.0.1", stack.ports.tcp)) as peer:
+            peer.sendall(b'{"hello":{"ack":true}}\n')
+            answers = peer.makefile("rb")
+            for number, (line, reason) in enumerate(bad.items()):
+                peer.sendall(line + b"\n" + b'{"n":"good/t","v":%d}\n' % number)  # the connection survives
+                told: list[dict[str, dict[str, str]]] = []
+                while not any("ack" in one for one in told):
+                    told.append(json.loads(answers.readline()))
+                assert [one["error"]["reason"] for one in told if "error" in one] == [reason]
+            peer.sendall(b'{"n":"good/t","v":99}')  # the last line lacks its newline
+            peer.shutdown(socket.SHUT_WR)
+            assert json.loads(answers.readline()) == {"ack": len(bad) + 1}
+        silent = socket.create_connection(("127.0.0.1", stack.ports.tcp))  # says nothing, holds its place
+
+        mosquitto_pub = [tool("mosquitto_pub"), "-h", "127.0.0.1", "-p", str(stack.ports.mqtt), "-q", "1"]
+        for topic, payload in (
+            ("devices/m/readings", "junk"),
+            ("devices/m/readings", '[{"n":"other/t","v":1}]'),
+            ("devices/bad name/readings", '[{"n":"t","v":1}]'),
+            ("devices/m/readings", '[{"n":"t","v":1}]'),
+        ):
+            subprocess.run([*mosquitto_pub, "-t", topic, "-m", payload], check=True, timeout=20)
+        coap_client = [tool("coap-client-notls", "coap-client"), "-v", "6", "-m", "post"]
+        uri = f"coap://127.0.0.1:{stack.ports.coap}"
+        for options, path, code in (
+            (["-t", "110", "-e", "junk"], "/readings", "4.00"),
+            (["-t", "110", "-e", '[{"n":"c/t","v":1},{"n":"c/u","v":"x"}]'], "/readings", "4.00"),
+            (["-t", "0", "-e", "21.5"], "/readings", "4.15"),
+            (["-t", "110", "-e", "[]"], "/elsewhere", "4.04"),
+        ):
+            answer = subprocess.run(
+                [*coap_client, *options, uri + path], capture_output=True, text=True, timeout=20, check=False
+            )
+            assert code in answer.stdout + answer.stderr
+
+        account = account_of(others)
+        assert account["acknowledged"] == account["sent"] == 360
+        accepted = 360 + len(bad) + 1 + 1 + 1
+        total = stack.ledger_when_settled(accepted + len(bad) + 5)
+        assert total["stored"] == total["accepted"] == accepted
+        assert total["reasons"] == {
+            "malformed": 3 + 1 + 1, "type": 1 + 1, "time": 2, "unknown_field": 1, "name": 1 + 1, "no_device": 1,
+            "line_too_long": 1, "identity": 1,
+        }  # fmt: skip
+        assert [row["last"] for row in history(stack, "good", "t")] == [*range(len(bad)), 99]
+
+        rejects = [
+            json.loads(line)
+            for line in stack.run("tail", "rejects", "--last", "100", "--no-follow", "--json").stdout.splitlines()
+        ]
+        assert len(rejects) == total["rejected"]
+        kept = {one["raw"].encode() for one in rejects if "raw" in one}
+        assert {line for line in bad if len(line) < 1000 and b"\xff" not in line} <= kept
+        [long] = [one for one in rejects if one["reason"] == "line_too_long"]
+        assert (long["size"], long["raw"]) == (100_000, "x" * 65_536)
+        [junk] = [one for one in rejects if "raw_base64" in one]
+        assert junk["reason"] == "malformed"
+        silent.close()
+        assert [line for line in stack.complaints("worker", "kafka", "store", "mqtt-broker") if line] == []
+
+
+def test_history_outlives_a_restart_and_the_new_log_is_not_mistaken_for_the_old(tmp_path: Path) -> None:
+    data_dir = tmp_path / "stack"
+    for run in (1, 2, 3):
+        with Stack(data_dir, "--no-simulator") as stack:
+            account = account_of(simulate(stack, "tcp", "--devices", "2", "--rate", "50", "--for", "2"))
+            assert account["acknowledged"] == 200
+            # Stopped at once: what was acknowledged must still reach the store.
+            last = stack.stop()
+            assert stack.exit_code == 0
+        assert last["total"]["stored"] == last["total"]["accepted"] == run * 200
+        assert last["total"]["lost"] == last["total"]["in_flight"] == 0
+    with Stack(data_dir, "--no-simulator") as stack:
+        for device in ("room-001", "room-002"):
+            assert [row["last"] for row in history(stack, device)] == [*range(100)] * 3
+
+
+def test_ctrl_c_ends_everything_within_5_s(tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack", "--devices", "9", "--rate", "10") as stack:
+        family = stack.family()
+        assert len(family) >= 10
+        began = time.monotonic()
+        stack.stop()
+        assert time.monotonic() - began < 5
+        assert stack.exit_code == 0
+        assert [member for member in family if member.is_running()] == []
+        assert stack.complaints("tcp", "mqtt", "coap", "worker", "web") == []
+
+
+def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack", "--devices", "3") as stack:
+        family = stack.family()
+        stack.process.kill()
+        _, alive = psutil.wait_procs(family, timeout=15)
+        assert alive == []
+
+
+@pytest.mark.parametrize("part", ["tcp", "worker", "store", "mqtt-broker", "web"])
+def test_a_part_that_dies_is_started_again_and_nothing_is_lost(tmp_path: Path, part: str) -> None:
+    with Stack(tmp_path / "stack", "--no-simulator") as stack:
+        fleets = [
+            simulate(stack, p, "--devices", "2", "--rate", "20", "--for", "8", "--first", f)
+            for p, f in (("tcp", "0"), ("mqtt", "2"))
+        ]
+        time.sleep(2)  # in the middle of the traffic
+        os.kill(stack.pid_of(part), signal.SIGKILL)
+        fallen = stack.wait_for("part", part=part, state="backing off")
+        assert "killed by SIGKILL" in fallen["note"]
+        stack.wait_for("part", part=part, state="ready")
+        sent = 0
+        for fleet in fleets:
+            output, _ = fleet.communicate(timeout=120)
+            account = json.loads(output)
+            assert account["acknowledged"] == account["sent"] == 320
+            sent += account["acknowledged"]
+        total = stack.ledger_when_settled(sent)
+        assert total["lost"] == 0
+        for number in range(1, 5):
+            values = [row["last"] for row in history(stack, f"room-{number:03d}")]
+            assert sorted(set(values)) == list(range(160))  # at least once: a resent pack may be there twice
+        if part in ("worker", "store", "web"):
+            assert total["stored"] == sent
+
+
+def test_a_broker_that_dies_takes_its_log_along_and_the_stack_goes_on(tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack", "--devices", "3", "--rate", "5") as stack:
+        os.kill(stack.pid_of("kafka"), signal.SIGKILL)
+        stack.wait_for("part", part="kafka", state="backing off")
+        for part in ("tcp", "worker"):
+            stack.wait_for("part", part=part, state="ready")
+        before = stack.json("ledger")["total"]["stored"]
+        deadline = time.monotonic() + 30
+        while stack.json("ledger")["total"]["stored"] < before + 50:
+            assert time.monotonic() < deadline
+        last = stack.stop()
+        assert last["total"]["accepted"] == last["total"]["stored"] + last["total"]["lost"]
+
+
+def test_busy_ports_are_named(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "stack")
+    with socket.create_server(("127.0.0.1", stack.ports.kafka)):
+        command = [*ISOTHERM, "up", "--port-base", str(stack.ports.web), "--data-dir", str(tmp_path / "stack")]
+        failed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert failed.returncode == 1
+    assert re.search(
+        rf"isotherm: busy: port {stack.ports.kafka} \(kafka\), used by \S+ \(pid {os.getpid()}\)", failed.stderr
+    )
+    assert "Traceback" not in failed.stderr
+
+
+def test_up_for_some_seconds_ends_by_itself_with_an_account(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "stack", "--for", "12", "--devices", "6", "--rate", "2")
+    with stack:
+        stack.exit_code = stack.process.wait(timeout=60)
+        assert stack.exit_code == 0
+        assert stack.wait_for("ended")["total"]["stored"] > 30

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# What the tests need beside Python packages: other people's clients and servers, a browser, Apache Kafka.
+# Installs what is missing when it may (as root, with apt-get), else says what is missing; the tests that need it are
+# then skipped with that reason. With CI=true everything must be there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=()
+need() { # command, package
+    PATH="$PATH:/usr/sbin" command -v "$1" >/dev/null || packages+=("$2")
+}
+need chromium chromium
+need mosquitto mosquitto
+need mosquitto_pub mosquitto-clients
+need coap-client-notls libcoap3-bin
+need redis-server redis-server
+if [ "${CI:-}" = true ]; then
+    need java default-jre-headless
+    need mvn maven
+fi
+
+if [ ${#packages[@]} -gt 0 ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "Installing for the tests: ${packages[*]}"
+        export DEBIAN_FRONTEND=noninteractive
+        # A package must not start its service here: the tests start their own servers.
+        policy=/usr/sbin/policy-rc.d
+        if [ ! -e "$policy" ]; then
+            printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
+            trap 'rm -f "$policy"' EXIT
+        fi
+        log=$(mktemp)
+        if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >"$log" 2>&1; then
+            tail -20 "$log" >&2
+            exit 1
+        fi
+        rm -f "$log"
+    else
+        echo "Missing for the tests: ${packages[*]}. Tests that need them are skipped; as root: apt-get install ${packages[*]}" >&2
+        [ "${CI:-}" != true ] || exit 1
+    fi
+fi
+
+if command -v java >/dev/null && command -v mvn >/dev/null; then
+    make --no-print-directory kafka
+else
+    echo "Java 17 or Maven is missing: the tests run against the embedded broker alone, not against Apache Kafka" >&2
+    [ "${CI:-}" != true ] || exit 1
+fi
