@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 @asynccontextmanager
 async def listening(settings: Settings, intake: Intake) -> AsyncIterator[str]:
     """Subscribe for the length of the block; yields where. At its end, what was received is acknowledged."""
+    asyncio.get_running_loop().set_exception_handler(_without_missing_acknowledgements)
     subscriber = _Subscriber(settings, intake)
     await subscriber.connect()
     try:
@@ -67,6 +68,7 @@ class _Subscriber:
         if self._is_5:
             options |= {"receive_maximum": RECEIVE_MAXIMUM, "session_expiry_interval": SESSION_SECONDS}
         self._client = gmqtt.Client(settings.mqtt_client_id, clean_session=False, **options)
+        self._client.set_config({"reconnect_retries": gmqtt.constants.UNLIMITED_RECONNECTS, "reconnect_delay": 1})
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
         self._client.on_disconnect = self._on_disconnect
@@ -126,6 +128,12 @@ class _Subscriber:
                 self._idle.set()
         # On another connection the same packet identifier is another message's.
         return 0 if connection == self._connection else None
+
+
+def _without_missing_acknowledgements(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what nobody caught, except that a message stays unacknowledged: gmqtt 0.8 knows no quiet way for that."""
+    if str(context.get("exception")) != "Invalid PUBREC reason code None":
+        loop.default_exception_handler(context)
 
 
 def _decode(topic: str, payload: bytes) -> tuple[Decoded, str | None]:

@@ -17,6 +17,7 @@ def configure(settings: Settings, process: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json(process) if settings.log_json else _Text(process))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    logging.getLogger("gmqtt").setLevel(logging.ERROR)  # warns of every lost connection several times
     for chatty in ("aiokafka", "amqtt", "transitions", "aiohttp.access", "coap-server", "coap", "faust", "mode", "bokeh"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
 

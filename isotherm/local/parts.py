@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import shutil
 import signal
 import sys
@@ -178,6 +179,10 @@ def _mqtt_broker(settings: Settings, port: int) -> Sequence[str]:
     configuration.write_text(
         f"listener {port} {settings.host}\nallow_anonymous true\nlog_type error\nlog_type warning\n"
         "max_inflight_messages 500\nmax_queued_messages 100000\n"
+        # The connector's session outlives a restart, so that what is published before it is back is kept for it.
+        f"persistence true\npersistence_location {directory}/\nautosave_interval 5\n"
+        # As root mosquitto would become another user, and forget that it is to end with its parent.
+        f"user {getpass.getuser()}\n"
     )
     return [mosquitto, "-c", str(configuration)]
 

@@ -215,31 +215,30 @@ def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
         assert alive == []
 
 
-@pytest.mark.parametrize("part", ["tcp", "worker", "store", "mqtt-broker", "web"])
+@pytest.mark.parametrize("part", ["tcp", "mqtt", "worker", "store", "mqtt-broker", "web"])
 def test_a_part_that_dies_is_started_again_and_nothing_is_lost(tmp_path: Path, part: str) -> None:
     with Stack(tmp_path / "stack", "--no-simulator") as stack:
-        fleets = [
-            simulate(stack, p, "--devices", "2", "--rate", "20", "--for", "8", "--first", f)
-            for p, f in (("tcp", "0"), ("mqtt", "2"))
-        ]
-        time.sleep(2)  # in the middle of the traffic
+        plan = ("--devices", "2", "--rate", "20", "--for", "8")
+        fleets = [simulate(stack, "tcp", *plan, "--first", "0"), simulate(stack, "mqtt", *plan, "--first", "2")]
+        stack.ledger_when_settled(40)  # in the middle of the traffic
         os.kill(stack.pid_of(part), signal.SIGKILL)
         fallen = stack.wait_for("part", part=part, state="backing off")
         assert "killed by SIGKILL" in fallen["note"]
         stack.wait_for("part", part=part, state="ready")
-        sent = 0
         for fleet in fleets:
-            output, _ = fleet.communicate(timeout=120)
-            account = json.loads(output)
+            account = account_of(fleet)
             assert account["acknowledged"] == account["sent"] == 320
-            sent += account["acknowledged"]
-        total = stack.ledger_when_settled(sent)
+        # What an MQTT broker has acknowledged and not passed on when it is killed is gone with it; with it alone.
+        certain = 320 if part == "mqtt-broker" else 640
+        total = stack.ledger_when_settled(certain)
         assert total["lost"] == 0
         for number in range(1, 5):
-            values = [row["last"] for row in history(stack, f"room-{number:03d}")]
-            assert sorted(set(values)) == list(range(160))  # at least once: a resent pack may be there twice
+            values = {row["last"] for row in history(stack, f"room-{number:03d}")}
+            assert max(values) == 159
+            if number <= 2 or certain == 640:
+                assert values == set(range(160))  # a resent pack may be there twice
         if part in ("worker", "store", "web"):
-            assert total["stored"] == sent
+            assert total["stored"] == 640
 
 
 def test_a_broker_that_dies_takes_its_log_along_and_the_stack_goes_on(tmp_path: Path) -> None:
