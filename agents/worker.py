@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import faust
+from faust.exceptions import ConsumerNotStarted
 from faust.types import TP, EventT, StreamT
 from prometheus_client import Counter, Gauge
 
@@ -60,7 +61,7 @@ def create_app(settings: Settings) -> faust.App:
         broker_session_timeout=session,
         broker_rebalance_timeout=session,
         broker_heartbeat_interval=session / 3,
-        broker_commit_interval=1.0,
+        broker_commit_interval=3.0,
         consumer_max_fetch_size=2 * kafka.MAX_RECORD_BYTES,
         loghandlers=[],
     )
@@ -123,7 +124,13 @@ class Worker:
                     await asyncio.wait_for(self._app.stop(), STOP_SECONDS)
 
     def _waiting_for(self) -> str | None:
-        return None if self._app.consumer.assignment() else "waiting for partitions"
+        return None if self._assignment() else "waiting for partitions"
+
+    def _assignment(self) -> set[TP]:
+        try:
+            return set(self._app.consumer.assignment())
+        except ConsumerNotStarted:
+            return set()
 
     async def _read(self, stream: StreamT[bytes]) -> None:
         async for event in stream.noack().events():
@@ -153,7 +160,7 @@ class Worker:
         while True:
             await asyncio.sleep(STALL_SECONDS / 20)
             now = time.monotonic()
-            for at in self._app.consumer.assignment():
+            for at in self._assignment():
                 shard = self._shards.get(at.partition)
                 position = shard.position if shard else 0
                 lag = max(0, (self._app.consumer.highwater(at) or 0) - position)

@@ -18,6 +18,7 @@ def configure(settings: Settings, process: str) -> None:
     handler.setFormatter(_Json(process) if settings.log_json else _Text(process))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     logging.getLogger("gmqtt").setLevel(logging.ERROR)  # warns of every lost connection several times
+    logging.getLogger("mode.timers").setLevel(logging.ERROR)  # warns when a commit takes longer than its interval
     for chatty in ("aiokafka", "amqtt", "transitions", "aiohttp.access", "coap-server", "coap", "faust", "mode", "bokeh"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
 

@@ -32,8 +32,8 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture
-def tool() -> Callable[[str], str]:
+@pytest.fixture(scope="session")
+def tool() -> Callable[..., str]:
     """Finds a program by name, or skips the test."""
 
     def find(*names: str) -> str:

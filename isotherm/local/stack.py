@@ -25,6 +25,10 @@ DRAIN_SECONDS = 1.0
 QUICK_SESSION_SECONDS = 6.0
 """The embedded broker lets a first join wait for half of it."""
 
+BROKER_CHECK_SECONDS = 5.0
+RENEW_DRAIN_SECONDS = 15.0
+"""How long a broker that starts anew waits for the worker."""
+
 STAGE_SECONDS = {0: 0.7, 1: 1.0, 2: 0.8, 3: 0.3, 4: 0.8}
 """How long each stage of a stop may take; with the drain, less than 5 s in all."""
 
@@ -74,6 +78,7 @@ async def up(settings: Settings, request: Request, screen: Screen) -> Mapping[st
             helpers = [
                 tasks.create_task(_greet(supervisor, screen, chosen, began), name="greet"),
                 tasks.create_task(_show(supervisor, screen, local), name="show"),
+                tasks.create_task(_bound_broker(supervisor, screen, local), name="bound-broker"),
             ]
             try:
                 async with asyncio.timeout(request.seconds):
@@ -141,23 +146,40 @@ async def _show(supervisor: Supervisor, screen: Screen, settings: Settings) -> N
         await asyncio.sleep(REFRESH_SECONDS)
 
 
+async def _bound_broker(supervisor: Supervisor, screen: Screen, settings: Settings) -> None:
+    """Start the embedded broker anew when its log, which it keeps in memory and never trims, has grown too large."""
+    limit = settings.broker_memory_mib * 2**20
+    while True:
+        await asyncio.sleep(BROKER_CHECK_SECONDS)
+        for status in supervisor.statuses:
+            if status.part.name == "kafka" and status.state is State.READY and status.memory_bytes > limit:
+                screen.says(f"kafka holds {status.memory_bytes / 2**20:.0f} MiB and starts anew; connectors pause")
+                if not await supervisor.renew("kafka", lambda: _is_drained(settings)):
+                    screen.says("the worker does not keep up: kafka goes on, and is looked at again later")
+
+
+async def _is_drained(settings: Settings) -> bool:
+    lines = await _drain(settings, RENEW_DRAIN_SECONDS)
+    return bool(lines) and not any(line.in_flight for line in lines.values())
+
+
 async def _stop(supervisor: Supervisor, settings: Settings) -> Mapping[str, ledger.Line]:
     """Stop from the devices towards the store, so that what was taken in is stored; returns the last ledger."""
     last: Mapping[str, ledger.Line] = {}
     for stages in _TOGETHER:
         if 2 in stages:
-            last = await _drain(settings)
+            last = await _drain(settings, DRAIN_SECONDS)
         await supervisor.stop(stages, max(STAGE_SECONDS[stage] for stage in stages))
     return last
 
 
-async def _drain(settings: Settings) -> Mapping[str, ledger.Line]:
+async def _drain(settings: Settings, seconds: float) -> Mapping[str, ledger.Line]:
     """Wait until the store has everything, for a bounded time."""
-    deadline = time.monotonic() + DRAIN_SECONDS
+    deadline = time.monotonic() + seconds
     lines: Mapping[str, ledger.Line] = {}
     while time.monotonic() < deadline:
         try:
-            async with asyncio.timeout(DRAIN_SECONDS):
+            async with asyncio.timeout(seconds):
                 lines = await read_ledger(settings, await kafka.cluster_id(settings))
         except (Unavailable, TimeoutError):
             return lines

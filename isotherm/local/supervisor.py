@@ -13,7 +13,7 @@ import contextlib
 import ctypes
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -70,6 +70,7 @@ class _Child:
 
     status: Status
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    renewing: bool = False
     process: asyncio.subprocess.Process | None = None
     meter: psutil.Process | None = None
 
@@ -132,6 +133,31 @@ class Supervisor:
         for child in chosen:
             self._set(child, State.STOPPED)
 
+    async def renew(self, name: str, drained: Callable[[], Awaitable[bool]]) -> bool:
+        """Start a part anew without losing what only it remembers.
+
+        First those of its dependents end that bring something in, then what they brought must be through, then the part
+        itself ends; the lives of all of them start them again.
+
+        Args:
+            name: Of the part.
+            drained: Waits, for a bounded time, until nothing depends on the part's memory any more; tells whether it is so.
+
+        Returns:
+            Whether it was done; if not, everything goes on as before.
+        """
+        child = self._children[name]
+        dependents = [one for one in self._children.values() if name in one.status.part.restarts_with]
+        first = min(one.status.part.stage for one in dependents)
+        child.ready.clear()  # they start again when it is ready again
+        await _end([one for one in dependents if one.status.part.stage == first], f"ended so that {name} can start anew")
+        if not await drained():
+            child.ready.set()
+            return False
+        await _end([one for one in dependents if one.status.part.stage > first], f"ended so that {name} can start anew")
+        await _end([child], f"starts anew at {child.status.memory_bytes / 2**20:.0f} MiB")
+        return True
+
     def measure(self) -> None:
         """Update CPU and memory of every part."""
         for child in self._children.values():
@@ -157,7 +183,9 @@ class Supervisor:
             failures = 1 if healthy else failures + 1
             pause = BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS)) - 1]
             child.status.restarts += 1
-            child.status.note = f"{_ending(code)}; starting again in {pause} s. {self._last_line(part)}"
+            if not child.renewing:
+                child.status.note = f"{_ending(code)}; starting again in {pause} s. {self._last_line(part)}"
+            child.renewing = False
             self._set(child, State.BACKING_OFF)
             self._restart_dependents(part)
             await asyncio.sleep(pause)
@@ -204,7 +232,8 @@ class Supervisor:
         """End the parts that cannot go on without the memory of this one; their lives start them again."""
         for child in self._children.values():
             if part.name in child.status.part.restarts_with:
-                child.status.note = f"ended because {part.name} died"
+                child.renewing = True
+                child.status.note = f"ended because {part.name} did"
                 _signal(child, signal.SIGTERM)
 
     def _set(self, child: _Child, state: State) -> None:
@@ -231,6 +260,15 @@ class Supervisor:
 def _die_with_parent() -> None:
     """In the child, between fork and exec: let the kernel end it when the supervisor is killed."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def _end(children: Sequence[_Child], note: str) -> None:
+    """End parts on purpose; their lives start them again."""
+    for child in children:
+        child.renewing = True
+        child.status.note = note
+        _signal(child, child.status.part.stopped_by)
+    await asyncio.gather(*(child.process.wait() for child in children if child.process))
 
 
 def _signal(child: _Child, number: signal.Signals) -> None:

@@ -44,7 +44,7 @@ def naive(rows: list[Row]) -> dict[tuple[str, str, int], tuple[float, ...]]:
     for tier in ROLLUPS:
         for series, offset, value in rows:
             groups[tier.name, NAMES[series], (BASE + offset) // tier.step].append((BASE + offset, value, tier.step))
-    found = {}
+    found: dict[tuple[str, str, int], tuple[float, ...]] = {}
     for key, members in groups.items():
         values = [value for _, value, _ in members]
         newest = max(time for time, _, _ in members)

@@ -255,6 +255,22 @@ def test_a_broker_that_dies_takes_its_log_along_and_the_stack_goes_on(tmp_path: 
         assert last["total"]["accepted"] == last["total"]["stored"] + last["total"]["lost"]
 
 
+def test_a_broker_that_has_grown_starts_anew_and_nothing_is_lost(tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack", "--no-simulator", broker_memory_mib="26") as stack:
+        fleets = [
+            simulate(stack, protocol, "--devices", "4", "--rate", "100", "--for", "25", "--first", str(first))
+            for protocol, first in (("tcp", 0), ("mqtt", 4))
+        ]
+        stack.wait_for("part", part="kafka", state="backing off", seconds=40)
+        for fleet in fleets:
+            assert account_of(fleet)["acknowledged"] == 10_000
+        total = stack.ledger_when_settled(20_000)
+        assert total["lost"] == 0
+        for number in range(1, 9):
+            assert {row["last"] for row in history(stack, f"room-{number:03d}")} == set(range(2500))
+        assert stack.complaints("tcp", "mqtt", "worker") == []
+
+
 def test_busy_ports_are_named(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "stack")
     with socket.create_server(("127.0.0.1", stack.ports.kafka)):

@@ -1,0 +1,233 @@
+"""What every server that the series store runs on must keep. A test class inherits this and provides ``server``."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import numpy as np
+import pytest
+
+from agents.downsample import downsample
+from isotherm.clock import now_us
+from isotherm.errors import SettingsError, Unavailable
+from isotherm.limits import DAY, HOUR, MINUTE, SECOND
+from isotherm.pack import Pack
+from isotherm.settings import Settings
+from isotherm.store import client, layout
+from isotherm.store.client import Client
+from isotherm.store.reader import History, Reader
+from isotherm.store.writer import Conflict, Writer
+from isotherm.topics import partition_of
+
+SERIES = "room-1/temperature"
+PARTITION = partition_of("room-1", 8)
+LOG = "log-1"
+
+
+class Server(Protocol):
+    """A real server, which can be killed and started again on the same data."""
+
+    @property
+    def url(self) -> str: ...
+    def start(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+def pack(times: list[int], values: list[float], received_at: int = 0, unit: str = "") -> Pack:
+    count = len(times)
+    return Pack(
+        names=[SERIES],
+        series=np.zeros(count, dtype=np.int32),
+        time=np.array(times, dtype=np.int64),
+        value=np.array(values, dtype=np.float64),
+        connector="tcp/1",
+        received_at=received_at,
+        units={SERIES: unit} if unit else {},
+    )
+
+
+class Log:
+    """A partition of a log, written into the store pack by pack."""
+
+    def __init__(self, redis: Client, log_id: str = LOG) -> None:
+        self.writer = Writer(redis, "downsample", log_id)
+        self.next: int | None = None
+
+    async def append(self, *packs: Pack) -> None:
+        following = (self.next or 0) + len(packs)
+        conflict = await self.writer.commit(PARTITION, downsample(packs), expected=self.next, next_offset=following)
+        assert conflict is None
+        self.next = following
+
+
+def rows(found: History) -> list[tuple[int, int, float, float, float, float]]:
+    columns = (found.time, found.count, found.sum, found.min, found.max, found.last)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+class StoreContract:
+    """The promises."""
+
+    @pytest.fixture
+    async def redis(self, server: Server) -> AsyncIterator[Client]:
+        async with client.connected(Settings(redis=server.url)) as redis:
+            raw = redis
+            await raw.evalsha(await raw.script_load("return redis.call('FLUSHALL')"), 0)
+            await raw.set(layout.PARTITIONS_KEY, 8, nx=True)
+            yield redis
+
+    @pytest.fixture
+    def reader(self, redis: Client) -> Reader:
+        return Reader(redis, 8)
+
+    async def test_a_point_is_there_in_every_tier(self, redis: Client, reader: Reader) -> None:
+        at = (now_us() // HOUR) * HOUR - 10 * SECOND
+        await Log(redis).append(pack([at], [21.5], received_at=at + 5, unit="Cel"))
+        assert rows(await reader.query(SERIES, at - SECOND, at + SECOND, 10)) == [(at, 1, 21.5, 21.5, 21.5, 21.5)]
+        for points, span in ((24 * 360, DAY), (1440 * 5, 5 * DAY), (24 * 30, 30 * DAY)):
+            found = await reader.query(SERIES, at - span, at + span, 2 * points)
+            assert [row[1:] for row in rows(found)] == [(1, 21.5, 21.5, 21.5, 21.5)]
+        [latest] = await reader.latest()
+        assert (latest.device, latest.metric, latest.time, latest.value, latest.unit, latest.received_at) == (
+            ("room-1", "temperature", at, 21.5, "Cel", at + 5)
+        )
+
+    async def test_a_batch_that_is_repeated_is_applied_once(self, redis: Client, reader: Reader) -> None:
+        writer = Writer(redis, "downsample", LOG)
+        at = now_us()
+        batch = downsample([pack([at], [1.0])])
+        assert await writer.commit(PARTITION, batch, expected=None, next_offset=1) is None
+        for _ in range(3):
+            assert await writer.commit(PARTITION, batch, expected=None, next_offset=1) == Conflict(1)
+        assert (await reader.query(SERIES, at - SECOND, at + SECOND)).count.tolist() == [1]
+        assert await writer.progress(PARTITION) == 1
+        assert await redis.hgetall(layout.stored_key(PARTITION)) == {b"tcp/1": b"1"}
+
+    async def test_two_writers_cannot_both_apply_the_same_records(self, redis: Client) -> None:
+        at = now_us()
+        first, zombie = Writer(redis, "downsample", LOG), Writer(redis, "downsample", LOG)
+        assert await first.commit(PARTITION, downsample([pack([at], [1.0])]), expected=None, next_offset=1) is None
+        assert await first.commit(PARTITION, downsample([pack([at], [2.0])]), expected=1, next_offset=2) is None
+        assert await zombie.commit(PARTITION, downsample([pack([at], [2.0])]), expected=1, next_offset=3) == Conflict(2)
+
+    async def test_another_log_begins_with_no_progress_and_keeps_the_history(self, redis: Client, reader: Reader) -> None:
+        at = now_us()
+        await Log(redis, "log-1").append(pack([at], [1.0]))
+        assert await Writer(redis, "downsample", "log-2").progress(PARTITION) is None
+        await Log(redis, "log-2").append(pack([at + 1], [2.0]))
+        assert (await reader.query(SERIES, at - SECOND, at + SECOND)).last.tolist() == [1.0, 2.0]
+
+    async def test_readings_of_one_microsecond_do_not_overwrite_each_other(self, redis: Client, reader: Reader) -> None:
+        at = now_us()
+        await Log(redis).append(pack([at, at], [1.0, 2.0]), pack([at], [3.0]))
+        assert (await reader.query(SERIES, at, at + 1)).last.tolist() == [1.0, 2.0, 3.0]
+
+    @pytest.mark.parametrize("seed", range(3))
+    async def test_order_and_batching_do_not_change_a_bit(self, redis: Client, reader: Reader, seed: int) -> None:
+        draw = random.Random(seed)
+        now = now_us()
+        readings = [(now - draw.randrange(90 * MINUTE), float(draw.randrange(-1000, 1000))) for _ in range(500)]
+        newest = dict(sorted(readings))  # one value a time
+        arrivals = draw.sample(list(newest.items()), len(newest))
+        log = Log(redis)
+        while arrivals:
+            size = draw.randrange(1, 60)
+            await log.append(pack([t for t, _ in arrivals[:size]], [v for _, v in arrivals[:size]]))
+            arrivals = arrivals[size:]
+
+        raw = await reader.query(SERIES, now - 2 * HOUR, now + 1, 100_000)
+        assert rows(raw) == [(t, 1, v, v, v, v) for t, v in sorted(newest.items())]
+        for points, step in ((2 * 360, 10 * SECOND), (2 * 60, MINUTE), (2, HOUR)):
+            found = await reader.query(SERIES, now - 2 * HOUR, now + 1, points)
+            merged: dict[int, list[float]] = {}
+            width = int(found.width[0])
+            assert width % step == 0
+            for time, value in sorted(newest.items()):
+                merged.setdefault(time // width * width, []).append(value)
+            assert rows(found) == [
+                (begin, len(values), sum(values), min(values), max(values), values[-1])
+                for begin, values in sorted(merged.items())
+            ]
+
+    async def test_a_tier_that_has_expired_is_continued_by_the_next(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        times = [now - hours * HOUR for hours in (0, 1, 5, 20, 100, 300, 1000, 5000)]
+        await Log(redis).append(pack(times, [1.0] * len(times)))
+        for points in (100_000, 1_000, 100):
+            found = await reader.query(SERIES, now - 5001 * HOUR, now + 1, points)
+            assert found.count.sum() == len(times)
+            assert (np.diff(found.time) > 0).all()
+        # The finest tier that is kept answers for each age.
+        found = await reader.query(SERIES, now - 5001 * HOUR, now + 1, 10_000_000_000)
+        assert set(found.width.tolist()) == {0, 10 * SECOND, MINUTE, HOUR}
+
+    async def test_the_tail_gives_each_point_once_in_order_of_arrival(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        log = Log(redis)
+        points, cursor = await reader.tail(SERIES, now - HOUR)
+        seen: list[float] = points["value"].tolist()
+        for step in range(10):
+            late = now - HOUR // 2 + step
+            await log.append(pack([now + step], [float(step)]), pack([late], [100.0 + step]))
+            points, cursor = await reader.tail(SERIES, now - HOUR, cursor)
+            seen += points["value"].tolist()
+        assert sorted(seen) == [*map(float, range(10)), *(100.0 + step for step in range(10))]
+
+    async def test_an_older_reading_does_not_become_the_latest(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        log = Log(redis)
+        await log.append(pack([now], [2.0]))
+        await log.append(pack([now - SECOND], [1.0]))
+        assert [latest.value for latest in await reader.latest()] == [2.0]
+
+    async def test_chunks_expire(self, redis: Client) -> None:
+        at = now_us()
+        await Log(redis).append(pack([at], [1.0]))
+        ttl = await redis.script_load("return redis.call('PTTL', KEYS[1])")
+        for tier in layout.TIERS:
+            left = await redis.evalsha(ttl, 1, layout.chunk_key(PARTITION, tier, SERIES, at // tier.chunk))
+            assert tier.retention - MINUTE < left * 1000 <= tier.retention + tier.chunk
+
+    async def test_an_unknown_series_and_an_empty_range_have_no_rows(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        assert len(await reader.query("nobody/nothing", now - DAY, now)) == 0
+        await Log(redis).append(pack([now], [1.0]))
+        assert len(await reader.query(SERIES, now - 2 * DAY, now - DAY)) == 0
+        assert await Reader(redis, 8).latest() != []
+
+    async def test_thousands_of_series_fit_in_one_batch(self, redis: Client, reader: Reader) -> None:
+        count, now = 5_000, now_us()
+        devices = [f"d{i}" for i in range(50 * count) if partition_of(f"d{i}", 8) == PARTITION][:count]
+        many = Pack(
+            names=[f"{device}/t" for device in devices],
+            series=np.arange(count, dtype=np.int32),
+            time=np.full(count, now),
+            value=np.arange(count, dtype=np.float64),
+            connector="tcp/1",
+            received_at=now,
+        )
+        await Log(redis).append(many)
+        found = {latest.device: latest.value for latest in await reader.latest()}
+        assert found == {device: float(i) for i, device in enumerate(devices)}
+
+    async def test_what_was_acknowledged_a_second_ago_survives_kill_9(
+        self, redis: Client, reader: Reader, server: Server
+    ) -> None:
+        at = now_us()
+        log = Log(redis)
+        await log.append(pack([at], [1.0]))
+        # appendfsync everysec loses nothing when only the process dies: the kernel has the bytes.
+        server.kill()
+        with pytest.raises(Unavailable):
+            await log.writer.commit(PARTITION, downsample([pack([at + 1], [2.0])]), expected=1, next_offset=2)
+        server.start()
+        assert await log.writer.progress(PARTITION) == 1
+        await log.append(pack([at + 1], [2.0]))  # NOSCRIPT: the server has forgotten the script
+        assert (await reader.query(SERIES, at, at + 2)).last.tolist() == [1.0, 2.0]
+
+    async def test_another_number_of_partitions_is_refused(self, redis: Client, server: Server) -> None:
+        with pytest.raises(SettingsError, match="holds 8 partitions, ISOTHERM_PARTITIONS is 4"):
+            async with client.connected(Settings(redis=server.url, partitions=4)):
+                raise AssertionError("unreachable")
