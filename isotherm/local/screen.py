@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -49,7 +49,7 @@ class Screen(ABC):
         """Something happened that is worth a line."""
 
     @abstractmethod
-    def refresh(self, statuses: Sequence[Status], ledger: Mapping[str, Line] | None) -> None:
+    def refresh(self, statuses: Sequence[Status], ledger: Mapping[str, Line]) -> None:
         """Time has passed."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class JsonScreen(Screen):
     def says(self, text: str) -> None:
         self._write(event="message", text=text)
 
-    def refresh(self, statuses: Sequence[Status], ledger: Mapping[str, Line] | None) -> None:
+    def refresh(self, statuses: Sequence[Status], ledger: Mapping[str, Line]) -> None:
         return None
 
     def ended(self, ledger: Mapping[str, Line]) -> None:
@@ -111,7 +111,7 @@ class LineScreen(Screen):
     def says(self, text: str) -> None:
         print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
 
-    def refresh(self, statuses: Sequence[Status], ledger: Mapping[str, Line] | None) -> None:
+    def refresh(self, statuses: Sequence[Status], ledger: Mapping[str, Line]) -> None:
         return None
 
     def ended(self, ledger: Mapping[str, Line]) -> None:
@@ -124,7 +124,6 @@ class TableScreen(Screen):
     def __init__(self) -> None:
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
-        self._urls: Mapping[str, str] = {}
 
     def __enter__(self) -> Screen:
         self._live.start()
@@ -138,13 +137,12 @@ class TableScreen(Screen):
             self.says(f"[red]{status.part.name}[/] {escape(status.note)}")
 
     def ready(self, urls: Mapping[str, str], seconds: float) -> None:
-        self._urls = urls
         self.says(f"[green]Ready[/] after {seconds:.1f} s: open [bold link={urls['web']}]{urls['web']}[/]")
 
     def says(self, text: str) -> None:
         self._console.print(f"[dim]{datetime.now():%H:%M:%S}[/] {text}")
 
-    def refresh(self, statuses: Sequence[Status], ledger: Mapping[str, Line] | None) -> None:
+    def refresh(self, statuses: Sequence[Status], ledger: Mapping[str, Line]) -> None:
         table = Table("part", "state", "address", "pid", "cpu %", "MiB", "restarts", "note", box=None, pad_edge=False)
         for status in statuses:
             table.add_row(
@@ -157,11 +155,9 @@ class TableScreen(Screen):
                 str(status.restarts or ""),
                 escape(status.note[:60]),
             )
-        if ledger is not None:
-            total = sum(ledger.values(), Line())
-            table.caption = "   ".join(f"{name.replace('_', ' ')} {getattr(total, name):,}" for name in COLUMNS)
-            table.caption += "   Ctrl-C stops"
-        self._live.update(table, refresh=True)
+        total = sum(ledger.values(), Line())
+        sums = "   ".join(f"{name.replace('_', ' ')} {getattr(total, name):,}" for name in COLUMNS)
+        self._live.update(Group(table, f"\n[bold]{sums}[/]   [dim]Ctrl-C stops[/]"), refresh=True)
 
     def ended(self, ledger: Mapping[str, Line]) -> None:
         self._live.update("")

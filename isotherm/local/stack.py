@@ -130,10 +130,10 @@ async def _greet(supervisor: Supervisor, screen: Screen, chosen: list[Part], beg
 
 async def _show(supervisor: Supervisor, screen: Screen, settings: Settings) -> None:
     log_id: str | None = None
+    lines: Mapping[str, ledger.Line] = {}  # the last that could be read
     while True:
         supervisor.measure()
         states = {status.part.name: status.state for status in supervisor.statuses}
-        lines = None
         if all(states.get(name, State.READY) is State.READY for name in ("store", "kafka")):
             try:
                 log_id = log_id or await kafka.cluster_id(settings)
