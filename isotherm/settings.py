@@ -41,6 +41,9 @@ class Settings(BaseSettings):
         30.0, description="Kafka's group session and rebalance time-out, s; a first join may take half of it.", ge=6
     )
     linger_ms: float = Field(20.0, description="How long intake gathers readings before it sends a pack, ms.", ge=0)
+    embedded_mqtt: Literal["auto", "mosquitto", "amqtt"] = Field(
+        "auto", description="MQTT broker of the local stack: mosquitto, amqtt, or mosquitto where it is installed (auto)."
+    )
     broker_memory_mib: int = Field(
         512, description="The embedded broker, which never forgets, is started anew when it holds so much, MiB.", ge=16
     )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 import shutil
 import signal
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import aiohttp
 from redis.exceptions import RedisError
 
+from isotherm.errors import StackError
 from isotherm.local.ports import Ports
 from isotherm.settings import Settings
 from isotherm.store import client
@@ -176,7 +177,7 @@ def _valkey_command(settings: Settings, port: int) -> Sequence[str]:
 
 
 def _mqtt_broker_command(settings: Settings, port: int) -> Sequence[str]:
-    mosquitto = find_mosquitto()
+    mosquitto = find_mosquitto(settings)
     if mosquitto is None:
         return [sys.executable, "-m", "isotherm.local.amqtt_broker", settings.host, str(port)]
     directory = settings.data_dir.resolve() / "mosquitto"
@@ -193,11 +194,17 @@ def _mqtt_broker_command(settings: Settings, port: int) -> Sequence[str]:
     return [mosquitto, "-c", str(configuration)]
 
 
-def find_mosquitto() -> str | None:
-    """Return the path of mosquitto when it is installed; Debian puts it where a plain user's PATH does not look."""
-    found = shutil.which("mosquitto")
-    if found is None and Path("/usr/sbin/mosquitto").exists():
-        return "/usr/sbin/mosquitto"
+def find_mosquitto(settings: Settings) -> str | None:
+    """Return the path of mosquitto when it is to be used.
+
+    Raises:
+        StackError: it must be used and is not installed.
+    """
+    if settings.embedded_mqtt == "amqtt":
+        return None
+    found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")  # where Debian puts it
+    if found is None and settings.embedded_mqtt == "mosquitto":
+        raise StackError("ISOTHERM_EMBEDDED_MQTT is mosquitto, which is not installed; install it, or set amqtt")
     return found
 
 

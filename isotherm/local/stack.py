@@ -105,7 +105,7 @@ def _local(settings: Settings, ports: Ports) -> Settings:
     if "redis" not in given:
         embedded["redis"] = f"redis://{host}:{ports.redis}/0"
     if "mqtt" not in given:
-        embedded |= {"mqtt": f"{host}:{ports.mqtt}", "mqtt_version": "5" if find_mosquitto() else "3.1.1"}
+        embedded |= {"mqtt": f"{host}:{ports.mqtt}", "mqtt_version": "5" if find_mosquitto(settings) else "3.1.1"}
     if "group_session_seconds" not in given:
         embedded["group_session_seconds"] = QUICK_SESSION_SECONDS
     return settings.model_copy(update=embedded)

@@ -103,6 +103,16 @@ def test_sums_and_counts_in_the_store_equal_what_was_sent(
         assert stack.complaints() == []
 
 
+def test_without_mosquitto_the_embedded_mqtt_broker_does_it(tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack", "--no-simulator", embedded_mqtt="amqtt") as stack:
+        account = account_of(simulate(stack, "mqtt", "--devices", "4", "--rate", "20", "--for", "5"))
+        assert account["acknowledged"] == account["sent"] == 400
+        assert stack.ledger_when_settled(400)["stored"] == 400
+        for number in range(1, 5):
+            assert [row["last"] for row in history(stack, f"room-{number:03d}")] == list(range(100))
+        assert stack.complaints() == []
+
+
 def test_bad_input_is_counted_and_kept_and_does_not_disturb_others(tmp_path: Path, tool: Tool) -> None:
     with Stack(tmp_path / "stack", "--no-simulator") as stack:
         others = simulate(stack, "tcp", "--devices", "3", "--rate", "20", "--for", "6")
