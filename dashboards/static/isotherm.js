@@ -1,0 +1,102 @@
+// What every page needs before anything is drawn: light or dark, times in words, and a way back when the server was lost.
+window.isotherm = (() => {
+  const LIVE_MS = 120_000; // heard of within it: live
+  const POLL_MS = 1_000;
+  const START_MS = 15_000;
+
+  // Light or dark: the cookie, else what the system prefers.
+  const root = document.documentElement;
+  const remembered = document.cookie.match(/(?:^|; )theme=(dark|light)/)?.[1];
+  const theme = (name) => {
+    root.dataset.theme = name;
+    document.getElementById("light")?.setAttribute("aria-pressed", String(name === "dark"));
+  };
+  theme(remembered ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+  const toggle = () => {
+    const name = root.dataset.theme === "dark" ? "light" : "dark";
+    document.cookie = `theme=${name}; path=/; max-age=31536000; samesite=strict`;
+    theme(name);
+    for (const view of Object.values(window.Bokeh?.index ?? {})) repaint(view); // figures read colours when they paint
+  };
+  const repaint = (view) => {
+    for (const child of view.child_views ?? []) repaint(child);
+    view.request_paint?.();
+    view.request_repaint?.();
+  };
+
+  // Numbers and times. The server's clock is the one that counts: pages tell what it said when they were drawn.
+  let skew = 0;
+  const clock = (now) => { skew = now - Date.now(); };
+  const now = () => Date.now() + skew;
+  const number = (value) => {
+    const size = Math.abs(value);
+    if (value !== 0 && (size >= 1e9 || size < 1e-4)) return value.toExponential(3);
+    if (value === 0) return "0";
+    return String(Number(value.toFixed(Math.max(1, 4 - Math.floor(Math.log10(size)))))); // five digits, all before the point
+  };
+  const ago = (time) => {
+    const s = Math.max(0, Math.round((now() - time) / 1000));
+    if (s < 2) return "now";
+    if (s < 60) return `${s} s ago`;
+    if (s < 3600) return `${Math.floor(s / 60)} min ago`;
+    if (s < 172800) return `${Math.floor(s / 3600)} h ago`;
+    return `${Math.floor(s / 86400)} d ago`;
+  };
+  const live = (time) => now() - time < LIVE_MS;
+  const utc = (time) => new Date(time).toISOString().replace("T", " ").replace(/\.\d+Z$/, " UTC");
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "local time";
+  const two = (n) => String(n).padStart(2, "0");
+  const day = (t) => t.toLocaleDateString(undefined, { day: "numeric", month: "short" });
+  const minute = (t) => `${two(t.getHours())}:${two(t.getMinutes())}`;
+  const second = (t) => `${minute(t)}:${two(t.getSeconds())}`;
+  const moment = (ms) => `${day(new Date(ms))} ${second(new Date(ms))}`;
+  const tick = (value, index, ticks) => {
+    const t = new Date(value);
+    const step = ticks.length > 1 ? ticks[1] - ticks[0] : 60_000;
+    if (step >= 82_800_000) return day(t);
+    const text = step < 1000 ? `${second(t)}.${String(t.getMilliseconds()).padStart(3, "0")}` : step < 60_000 ? second(t) : minute(t);
+    const first = index === 0 || day(new Date(ticks[index - 1])) !== day(t);
+    return first ? `${text}\n${day(t)}` : text;
+  };
+
+  // An element with text in it. Text of devices never becomes HTML.
+  const element = (tag, attributes = {}, ...children) => {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) if (value != null) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  };
+
+  // A websocket that is lost is not taken up again: its session is gone with it. The page comes back as a new one.
+  let lost = false;
+  const recover = async () => {
+    if (lost) return;
+    lost = true;
+    document.getElementById("connection").hidden = false;
+    for (;;) {
+      try {
+        if ((await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(5000) })).ok) break;
+      } catch (error) {
+        console.debug("isotherm: the server does not answer yet", error);
+      }
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+    location.reload();
+  };
+  let leaving = false;
+  addEventListener("pagehide", () => { leaving = true; });
+  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+  const watch = (started) => {
+    const [page] = window.Bokeh?.documents ?? [];
+    if (page) page.on_event("connection_lost", () => { if (!leaving) recover(); });
+    else if (Date.now() - started > START_MS) recover();
+    else setTimeout(watch, 50, started);
+  };
+
+  addEventListener("DOMContentLoaded", () => {
+    theme(root.dataset.theme);
+    document.getElementById("light").addEventListener("click", toggle);
+    watch(Date.now());
+  });
+  return { clock, now, number, ago, live, utc, zone, moment, tick, element };
+})();

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboards.window import MAX_POINTS, SPAN, Change, Window
+from isotherm.limits import SECOND
+
+
+def add(window: Window, *points: tuple[int, float]) -> Change | None:
+    return window.add(
+        np.array([time for time, _ in points], dtype=np.int64), np.array([value for _, value in points], dtype=np.float64)
+    )
+
+
+def content(window: Window) -> list[tuple[int, float]]:
+    return list(zip(window.time.tolist(), window.value.tolist(), strict=True))
+
+
+def test_new_points_are_appended_and_old_ones_slide_out() -> None:
+    window = Window()
+    add(window, (0, 0.0), (SECOND, 1.0))
+    change = add(window, (SPAN + SECOND // 2, 2.0))
+    assert change is not None and not change.anew
+    assert change.time.tolist() == [SPAN + SECOND // 2]
+    assert change.keep == 2
+    assert content(window) == [(SECOND, 1.0), (SPAN + SECOND // 2, 2.0)]
+
+
+def test_a_late_point_goes_between_the_others() -> None:
+    window = Window()
+    add(window, (0, 0.0), (2 * SECOND, 2.0))
+    change = add(window, (SECOND, 1.0))
+    assert change is not None and change.anew
+    assert change.value.tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_point_older_than_the_window_changes_nothing() -> None:
+    window = Window()
+    add(window, (2 * SPAN, 0.0))
+    assert add(window, (SPAN // 2, 1.0)) is None
+    assert add(window) is None
+
+
+def test_points_of_one_time_stay_in_order_of_arrival() -> None:
+    window = Window()
+    add(window, (5, 1.0))
+    add(window, (5, 2.0))
+    assert content(window) == [(5, 1.0), (5, 2.0)]
+
+
+def test_a_fast_series_keeps_its_newest_points() -> None:
+    window = Window()
+    change = add(window, *((number, float(number)) for number in range(MAX_POINTS + 10)))
+    assert change is not None
+    assert change.keep == len(change.time) == len(window) == MAX_POINTS
+    assert window.value[-1] == MAX_POINTS + 9
+
+
+@given(st.lists(st.lists(st.integers(0, 3 * SPAN), max_size=5), max_size=20))
+def test_a_chart_that_applies_every_change_equals_the_window(batches: list[list[int]]) -> None:
+    window, chart = Window(), list[tuple[int, float]]()
+    for number, batch in enumerate(batches):
+        change = add(window, *((time, float(number)) for time in batch))
+        if change is not None:
+            points = list(zip(change.time.tolist(), change.value.tolist(), strict=True))
+            chart = points if change.anew else (chart + points)[-change.keep :]
+        assert chart == content(window)
+    assert window.time.tolist() == sorted(window.time.tolist())
+    assert not len(window) or window.time[-1] - window.time[0] <= SPAN
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_everything_makes_an_empty_chart_equal(count: int) -> None:
+    window = Window()
+    add(window, *((number, float(number)) for number in range(count)))
+    change = window.everything()
+    assert change.anew and change.keep == count == len(change.time)
