@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
@@ -180,25 +180,27 @@ class Feed:
         self._wake.clear()
         announced, self._announced = self._announced, set()
         self._fleet_stale |= bool(announced)
-        for watched in list(self._series.values()):
-            if watched.cursor is None or watched.partition in announced:
-                await self._read_series(watched)
+        await self._read_series([w for w in self._series.values() if w.cursor is None or w.partition in announced])
         if self._fleet_watchers and self._fleet_stale and time.monotonic() >= self._fleet_due:
             await self._read_fleet()
         self._forget_unwatched()
 
-    async def _read_series(self, watched: _Watched) -> None:
-        first = watched.cursor is None
+    async def _read_series(self, due: Sequence[_Watched]) -> None:
+        if not due:
+            return
         since = now_us() - SPAN
-        points, watched.cursor = await self._reader.tail(watched.series, since, watched.cursor)
+        tails = await self._reader.tails({watched.series: watched.cursor for watched in due}, since)
         _READS.labels("series").inc()
-        if first:
-            points = points[points["time"] >= since]
-        change = watched.window.add(points["time"], points["value"])
-        if first:
-            change = watched.window.everything()
-        if change is not None:
-            _tell(watched.watchers, lambda watcher: watcher.window_changed(change))
+        for watched in due:
+            first = watched.cursor is None
+            points, watched.cursor = tails[watched.series]
+            if first:
+                points = points[points["time"] >= since]
+            change = watched.window.add(points["time"], points["value"])
+            if first:
+                change = watched.window.everything()
+            if change is not None:
+                _tell(watched.watchers, lambda watcher, change=change: watcher.window_changed(change))  # type: ignore[misc]
 
     async def _read_fleet(self) -> None:
         self._fleet_stale, self._fleet_due = False, time.monotonic() + FLEET_SECONDS

@@ -13,8 +13,7 @@ from dashboards.charts import history_chart, width_text
 from dashboards.components import RangeBar
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
-from isotherm.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
-from isotherm.store.layout import ROLLUPS
+from isotherm.limits import DAY, HOUR, SECOND
 from isotherm.store.reader import Reader
 
 RANGES = {"1 h": HOUR, "24 h": DAY, "7 d": 7 * DAY, "30 d": 30 * DAY}
@@ -22,18 +21,6 @@ FIRST_RANGE = "1 h"
 
 POINTS = 1_500
 """Rows read for one view: the range that is shown and a quarter of it on either side, so that a pan begins filled."""
-
-WIDTHS = tuple(
-    count * unit
-    for unit, counts in (
-        (MILLISECOND, (1, 2, 5, 10, 20, 50, 100, 200, 500)),
-        (SECOND, (1, 2, 5, 10, 20, 30)),
-        (MINUTE, (1, 2, 5, 10, 20, 30)),
-        (HOUR, (1, 2, 3, 6, 12, 24)),
-    )
-    for count in counts
-)
-"""Widths of a row that people count in, µs."""
 
 LEAST_SPAN = 1 * SECOND
 GREATEST_SPAN = 366 * DAY
@@ -104,7 +91,7 @@ class HistoryPart:
     async def _show(self, series: str, start: int, end: int) -> None:
         margin = (end - start) // 4
         try:
-            rows = await self._reader.query(series, *view(start - margin, end + margin))
+            rows = await self._reader.query(series, start - margin, end + margin, POINTS)
         except Unavailable:
             with self._drawing():
                 self.bar.note = "the store does not answer"
@@ -113,19 +100,6 @@ class HistoryPart:
         with self._drawing():
             self.chart.show(rows)
             self.bar.note = width_text(rows)
-
-
-def view(start: int, end: int) -> tuple[int, int, int]:
-    """Return a range that holds [start, end), and the number of rows that makes them as wide as people count in.
-
-    >>> view(0, 90 * 60 * SECOND)  # an hour and its margins: rows of 5 s
-    (0, 5400000000, 1081)
-    """
-    width = next((width for width in WIDTHS if width * POINTS >= end - start), WIDTHS[-1])
-    start, end = start // width * width, -(-end // width) * width
-    rows = (end - start) // width
-    # A tier of just this width is read as it is; narrower rows are merged, which takes one more for a cut one.
-    return start, end, rows if width in (tier.step for tier in ROLLUPS) else rows + 1
 
 
 def _bounded(start: int, end: int) -> tuple[int, int]:

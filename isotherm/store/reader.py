@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,12 +11,26 @@ from redis.exceptions import RedisError
 
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
+from isotherm.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from isotherm.store import layout
 from isotherm.store.client import Client
 from isotherm.store.layout import LATEST, POINT, RAW, ROLLUPS, SLOT, TIERS, Tier
 from isotherm.topics import partition_of
 
 DEFAULT_POINTS = 1_000
+
+WIDTHS = tuple(
+    count * unit
+    for unit, counts in (
+        (MILLISECOND, (1, 2, 5, 10, 20, 50, 100, 200, 500)),
+        (SECOND, (1, 2, 5, 10, 20, 30)),
+        (MINUTE, (1, 2, 5, 10, 20, 30)),
+        (HOUR, (1, 2, 3, 6, 12)),
+        (DAY, (1, 2, 5, 10, 30)),
+    )
+    for count in counts
+)
+"""Widths of a row that people count in, µs; each tier's step divides every greater one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +95,10 @@ class Reader:
         self._partitions = partitions
 
     async def query(self, series: str, start: int, end: int, points: int = DEFAULT_POINTS) -> History:
-        """Return a series over [start, end) in about ``points`` rows.
+        """Return a series over [start, end) in at most ``points`` rows, as wide as people count in: 5 s, 2 min, 1 h.
 
-        The coarsest tier that still gives ``points`` rows is read; where it has expired, the next coarser one that has
-        not. Rows are then merged until there are at most ``points``. An unknown series gives no rows.
+        The coarsest tier that is no coarser than that is read; where it has expired, the next coarser one that has not.
+        When every reading fits, every reading is returned. An unknown series gives no rows.
 
         Args:
             series: ``device/metric``.
@@ -97,9 +111,12 @@ class Reader:
         """
         if points <= 0 or end < start:
             raise ValueError(f"expected points > 0 and start <= end, got points={points}, start={start}, end={end}")
-        parts = [await self._read(series, tier, begin, until) for tier, begin, until in _plan(start, end, points, now_us())]
-        found = _concatenate(parts) if parts else _EMPTY
-        return found if len(found) <= points else coarsen(found, end - start, points)
+        width = row_width(end - start, points)
+        parts = [await self._read(series, tier, begin, until) for tier, begin, until in _plan(start, end, width, now_us())]
+        rows = _concatenate(parts)
+        if len(rows) > points:
+            rows = _concatenate([coarsen(part, width) for part in parts])
+        return rows if len(rows) <= points else coarsen(rows, width)
 
     async def latest(self) -> list[Latest]:
         """Return the newest value of every series, ascending by device and metric.
@@ -118,34 +135,42 @@ class Reader:
         return sorted(found, key=lambda one: (one.device, one.metric))
 
     async def tail(self, series: str, since: int, cursor: Cursor | None = None) -> tuple[NDArray[np.void], Cursor]:
-        """Return the raw points that arrived after ``cursor``, in order of arrival, and the cursor after them.
+        """Return the raw points that arrived after ``cursor``, and the cursor after them; see :meth:`tails`."""
+        return (await self.tails({series: cursor}, since))[series]
+
+    async def tails(self, cursors: Mapping[str, Cursor | None], since: int) -> dict[str, tuple[NDArray[np.void], Cursor]]:
+        """Return the raw points of several series that arrived after their cursors, in one round trip.
 
         A reader that always passes the last cursor back sees every point once, late ones included, for as long as
         their chunk is kept.
 
         Args:
-            series: ``device/metric``.
+            cursors: Series → what was read before; None reads everything since ``since``.
             since: Chunks that end before this time are passed over, µs since the epoch UTC.
-            cursor: What was read before; None reads everything since ``since``.
 
         Returns:
-            Points, dtype ``layout.POINT``, shape (n,).
+            Series → its points in order of arrival, dtype ``layout.POINT``, shape (n,), and the cursor after them.
 
         Raises:
             Unavailable: Redis does not answer.
         """
-        read = dict(cursor.read) if cursor else {}
         chunks = range(since // RAW.chunk, now_us() // RAW.chunk + 2)  # + 2: a device's clock may be ahead
-        partition = self._partition(series)
+        read = {series: dict(cursor.read) if cursor else {} for series, cursor in cursors.items()}
         try:
             async with self._redis.pipeline(transaction=False) as pipeline:
-                for chunk in chunks:
-                    pipeline.getrange(layout.chunk_key(partition, RAW, series, chunk), read.get(chunk, 0), -1)
+                for series, lengths in read.items():
+                    partition = self._partition(series)
+                    for chunk in chunks:
+                        pipeline.getrange(layout.chunk_key(partition, RAW, series, chunk), lengths.get(chunk, 0), -1)
                 answers: list[bytes] = await pipeline.execute()
         except RedisError as error:
             raise Unavailable(f"the store does not answer: {error}") from error
-        progress = tuple((chunk, read.get(chunk, 0) + len(data)) for chunk, data in zip(chunks, answers, strict=True))
-        return np.frombuffer(b"".join(answers), dtype=POINT), Cursor(progress)
+        found = {}
+        for number, (series, lengths) in enumerate(read.items()):
+            parts = answers[number * len(chunks) : (number + 1) * len(chunks)]
+            after = tuple((chunk, lengths.get(chunk, 0) + len(part)) for chunk, part in zip(chunks, parts, strict=True))
+            found[series] = np.frombuffer(b"".join(parts), dtype=POINT), Cursor(after)
+        return found
 
     async def _read(self, series: str, tier: Tier, start: int, end: int) -> History:
         """Return the rows of one tier that lie in [start, end), the one that ``start`` falls into included."""
@@ -165,30 +190,24 @@ class Reader:
         return partition_of(series.partition("/")[0], self._partitions)
 
 
-def _plan(start: int, end: int, points: int, now: int) -> list[tuple[Tier, int, int]]:
-    """Choose the tiers for a range, oldest first: (tier, begin, end), without gap or overlap."""
-    wanted = (end - start) / points
-    best = max((index for index, tier in enumerate(TIERS) if tier.step <= wanted), default=0)
-    plan: list[tuple[Tier, int, int]] = []
-    for tier in TIERS[best:]:
-        kept_since = (now - tier.retention) // tier.chunk * tier.chunk  # chunks expire as a whole
-        coarser = min((one.step for one in ROLLUPS if one.step > tier.step), default=1)
-        begin = max(start, -(-kept_since // coarser) * coarser)
-        if begin < end:
-            plan.append((tier, begin, end))
-            end = begin
-        if begin <= start:
-            break
-    return plan[::-1]
+def row_width(span: int, points: int) -> int:
+    """Return the least of WIDTHS, µs, at which ``points`` rows cover ``span`` µs wherever it lies.
 
-
-def coarsen(rows: History, span: int, points: int) -> History:
-    """Merge rows that cover ``span`` µs into at most ``points`` buckets of equal width.
-
-    Buckets are counted from the epoch and hold whole slots, so a chart that moves along redraws the same ones.
+    >>> row_width(HOUR, 1000) == 5 * SECOND
+    True
     """
-    step = max(1, int(rows.width.max()))
-    width = -(-span // (max(points - 1, 1) * step)) * step
+    least = span / max(points - 1, 1)
+    return next((width for width in WIDTHS if width >= least), -(-span // DAY) * DAY)
+
+
+def coarsen(rows: History, width: int) -> History:
+    """Merge rows into buckets of ``width`` µs, or as wide as the widest row.
+
+    Buckets are counted from the epoch and hold whole rows, so a chart that moves along redraws the same ones.
+    """
+    if not len(rows):
+        return rows
+    width = max(width, int(rows.width.max()))
     bucket = rows.time // width
     first = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
     return History(
@@ -200,6 +219,22 @@ def coarsen(rows: History, span: int, points: int) -> History:
         max=np.maximum.reduceat(rows.max, first),
         last=rows.last[np.append(first, len(rows))[1:] - 1],
     )
+
+
+def _plan(start: int, end: int, width: int, now: int) -> list[tuple[Tier, int, int]]:
+    """Choose the tiers for a range in rows of ``width``, oldest first: (tier, begin, end), without gap or overlap."""
+    best = max(index for index, tier in enumerate(TIERS) if tier.step <= width)
+    plan: list[tuple[Tier, int, int]] = []
+    for tier in TIERS[best:]:
+        kept_since = (now - tier.retention) // tier.chunk * tier.chunk  # chunks expire as a whole
+        coarser = min((one.step for one in ROLLUPS if one.step > tier.step), default=1)
+        begin = max(start, -(-kept_since // coarser) * coarser)
+        if begin < end:
+            plan.append((tier, begin, end))
+            end = begin
+        if begin <= start:
+            break
+    return plan[::-1]
 
 
 def _points(chunks: Sequence[tuple[int, bytes]]) -> History:
@@ -241,8 +276,9 @@ def _between(rows: History, start: int, end: int) -> History:
     return replace(rows, **{name: getattr(rows, name)[low:high] for name in _COLUMNS})
 
 
-def _concatenate(parts: Iterable[History]) -> History:
-    parts = list(parts)
+def _concatenate(parts: Sequence[History]) -> History:
+    if not parts:
+        return _EMPTY
     return History(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
 
 

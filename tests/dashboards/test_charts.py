@@ -1,9 +1,8 @@
 import numpy as np
 
 from dashboards.charts import history_columns, width_text
-from dashboards.pages.history import POINTS, WIDTHS, view
 from dashboards.units import axis_label, symbol
-from isotherm.limits import DAY, HOUR, MINUTE, SECOND
+from isotherm.limits import HOUR, MINUTE, SECOND
 from isotherm.store.reader import History
 
 
@@ -45,14 +44,6 @@ def test_the_width_of_a_row_is_said() -> None:
     assert width_text(rows([1], MINUTE)) == "1 min per point"
     assert width_text(rows([1], 6 * HOUR)) == "6 h per point"
     assert width_text(rows([1], SECOND // 5)) == "0.2 s per point"
-
-
-def test_a_view_holds_its_range_in_no_more_rows_than_allowed() -> None:
-    for span in (SECOND, 5 * MINUTE, HOUR, DAY, 30 * DAY, 366 * DAY):
-        start, end, count = view(12_345_678, 12_345_678 + span)
-        assert start <= 12_345_678 and end >= 12_345_678 + span
-        assert 0 < count <= POINTS + 2
-        assert (end - start) // count in WIDTHS or (end - start) // (count - 1) in WIDTHS
 
 
 def test_units_are_written_as_people_write_them() -> None:
