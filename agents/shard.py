@@ -45,6 +45,9 @@ class Log(Protocol):
     async def start(self) -> int:
         """Return the first offset that Kafka still keeps."""
 
+    async def end(self) -> int:
+        """Return the offset of the next record that will be written."""
+
     async def seek(self, offset: int) -> None:
         """Continue reading at an offset."""
 
@@ -83,11 +86,12 @@ class Shard:
             expected = await self._locate(records[0])
             run = _run(records)
             if expected is not None and run[0].offset > expected:
-                await self._go_back(expected)
+                if not await self._go_back(expected):
+                    continue
             elif expected is not None and run[0].offset < expected:
                 run = [record for record in run if record.offset < expected]
                 _acknowledge(run)
-            elif (count := await self._commit(run, expected)) is not None:
+            elif (count := await self._commit(run)) is not None:
                 stored += count
                 _acknowledge(run)
             else:
@@ -96,12 +100,25 @@ class Shard:
         return stored
 
     async def _locate(self, first: LogRecord) -> int | None:
-        """Return the store's progress; None when it has none and the log begins with ``first``."""
+        """Return the offset that the store wants next; None when any will do: it has nothing of this log yet.
+
+        A store that knows nothing of a log which is there from its very first record wants offset 0: whatever was read
+        before, nothing of it is stored.
+        """
         if not self._known:
-            self._next = await self._until_available(lambda: self._writer.progress(self.partition))
+            self._next = await self._progress()
             self._known = True
-        if self._next is None:
+            end = await self._log.end()
+            if self._next is not None and self._next > end:
+                raise LogConflict(
+                    f"partition {self.partition}: the store has applied records up to offset {self._next}, the log ends at "
+                    f"{end}. The topic was created anew or has lost its end. Restore it; or, to go on with this log, delete "
+                    "the partition's progress key"
+                )
+        if self._next is None and first.offset > 0:
             start = await self._log.start()
+            if start == 0:
+                return 0
             if first.offset > start:
                 raise LogConflict(
                     f"partition {self.partition} was read up to offset {first.offset}, but the store knows nothing of "
@@ -110,9 +127,14 @@ class Shard:
                 )
         return self._next
 
-    async def _go_back(self, expected: int) -> None:
+    async def _go_back(self, expected: int) -> bool:
+        """Read again from ``expected``; False when the store turns out to be elsewhere."""
         if self._sought == expected and time.monotonic() - self._sought_at < SEEK_SECONDS:
-            return  # records that were on their way when we sought; they come again
+            return True  # records that were on their way when we sought; they come again
+        actual = await self._progress()
+        if (actual or 0) != expected:  # another worker had the partition meanwhile
+            self._next = actual
+            return False
         start = await self._log.start()
         if start > expected:
             raise LogConflict(
@@ -123,8 +145,12 @@ class Shard:
         log.warning("partition %d: the store is at offset %d; reading again from there", self.partition, expected)
         self._sought, self._sought_at = expected, time.monotonic()
         await self._log.seek(expected)
+        return True
 
-    async def _commit(self, records: Sequence[LogRecord], expected: int | None) -> int | None:
+    async def _progress(self) -> int | None:
+        return await self._until_available(lambda: self._writer.progress(self.partition))
+
+    async def _commit(self, records: Sequence[LogRecord]) -> int | None:
         """Write a batch; None means that the store was elsewhere, and ``self._next`` now knows where."""
         packs = []
         for record in records:
@@ -135,7 +161,7 @@ class Shard:
         batch = downsample(packs)
         next_offset = records[-1].offset + 1
         conflict = await self._until_available(
-            lambda: self._writer.commit(self.partition, batch, expected=expected, next_offset=next_offset)
+            lambda: self._writer.commit(self.partition, batch, expected=self._next, next_offset=next_offset)
         )
         if conflict is not None:
             self._next = conflict.next

@@ -183,6 +183,9 @@ class _FaustLog:
     async def start(self) -> int:
         return int((await self._app.consumer.earliest_offsets(self._at))[self._at])
 
+    async def end(self) -> int:
+        return int((await self._app.consumer.highwaters(self._at))[self._at])
+
     async def seek(self, offset: int) -> None:
         await self._app.consumer.seek(self._at, offset)
 

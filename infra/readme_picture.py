@@ -1,4 +1,4 @@
-"""Takes the README's pictures from a stack of its own: ``make screenshot``. Lets it run for a while, so that there is a curve."""
+"""Takes the README's pictures from a stack of its own: ``make screenshot``. Lets it run until there is a curve."""
 
 from __future__ import annotations
 

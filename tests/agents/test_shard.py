@@ -38,12 +38,16 @@ class MemoryStore:
 class MemoryLog:
     def __init__(self, begin: int = 0) -> None:
         self.begin = begin
+        self.limit = 1000
         self.sought: list[int] = []
         self.quarantined: list[int] = []
         self.acknowledged: list[int] = []
 
     async def start(self) -> int:
         return self.begin
+
+    async def end(self) -> int:
+        return self.limit
 
     async def seek(self, offset: int) -> None:
         self.sought.append(offset)
@@ -112,6 +116,25 @@ async def test_a_store_that_lost_its_last_seconds_is_caught_up_from_the_log() ->
     assert store.values == [5, 6, 7, 8, 9]
 
 
+async def test_a_partition_that_another_worker_had_meanwhile_goes_on_where_that_one_ended() -> None:
+    store, log = MemoryStore(), MemoryLog()
+    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    await shard.apply(log.records(0, 1))
+    store.at = 50
+    await shard.apply(log.records(50, 51))
+    assert store.values == [0, 1, 50, 51]
+    assert log.sought == []
+
+
+async def test_a_log_that_ends_before_what_was_applied_halts_loudly() -> None:
+    store, log = MemoryStore(at=50), MemoryLog()
+    log.limit = 3
+    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    with pytest.raises(LogConflict, match="created anew"):
+        await shard.apply(log.records(0, 1, 2))
+    assert log.acknowledged == []
+
+
 async def test_a_gap_in_one_batch_is_not_jumped_over() -> None:
     store, log = MemoryStore(at=0), MemoryLog()
     shard = Shard(0, store, log)  # type: ignore[arg-type]
@@ -128,8 +151,17 @@ async def test_a_store_without_progress_begins_where_the_log_begins() -> None:
     assert store.values == [7, 8]
 
 
-async def test_an_emptied_store_halts_loudly_instead_of_going_on_from_the_middle() -> None:
+async def test_an_emptied_store_is_filled_again_from_a_log_that_is_complete() -> None:
     store, log = MemoryStore(), MemoryLog(begin=0)
+    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    await shard.apply(log.records(4, 5))
+    assert (store.values, log.sought) == ([], [0])
+    await shard.apply(log.records(0, 1, 2, 3, 4, 5))
+    assert store.values == [0, 1, 2, 3, 4, 5]
+
+
+async def test_an_emptied_store_halts_loudly_when_the_log_has_lost_its_begin() -> None:
+    store, log = MemoryStore(), MemoryLog(begin=2)
     shard = Shard(0, store, log)  # type: ignore[arg-type]
     with pytest.raises(LogConflict, match="knows nothing of this log"):
         await shard.apply(log.records(4, 5))
