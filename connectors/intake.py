@@ -161,7 +161,7 @@ class Intake:
     async def _reject(self, record: RejectRecord) -> asyncio.Future[None]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._rejects.put((record, done))
-        if self._throttle(record.peer) is not None:
+        if self._throttle(record.peer.rpartition(":")[0] or record.peer) is not None:
             log.warning("rejected from %s: %s: %s", record.peer, record.reason, record.detail)
         return done
 

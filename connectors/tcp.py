@@ -14,7 +14,6 @@ else; after one that is too long, the next newline begins anew.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +25,7 @@ from connectors.formats.lines import MAX_CHUNK_BYTES, LineFramer
 from connectors.formats.senml import decode_lines
 from connectors.intake import Intake, Receipt
 from isotherm.clock import now_us
+from isotherm.logs import Throttle
 from isotherm.rejects import Rejected
 from isotherm.settings import Settings
 
@@ -34,6 +34,9 @@ IDLE_SECONDS = 600.0
 
 HALF_LINE_SECONDS = 30.0
 """A line that has begun must have ended by then, else it is refused and the connection closed."""
+
+UNREAD_SECONDS = 30.0
+"""A peer that asks for acknowledgements and does not read them for so long is disconnected."""
 
 MAX_CONNECTIONS = 10_000
 MAX_UNACKNOWLEDGED = 100
@@ -57,9 +60,13 @@ _hello = msgspec.json.Decoder(_HelloLine)
 async def listening(settings: Settings, intake: Intake) -> AsyncIterator[str]:
     """Serve for the length of the block; yields where. At its end, what was read is taken in and acknowledged."""
     connections: set[_Connection] = set()
+    throttle = Throttle()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(connections) >= MAX_CONNECTIONS:
+            if throttle("full") is not None:
+                log.warning("refused a connection: %d are open", MAX_CONNECTIONS)
+            writer.write(b'{"error":{"reason":"busy","detail":"too many connections","count":0}}\n')
             writer.close()
             return
         connection = _Connection(intake, reader, writer)
@@ -180,7 +187,12 @@ class _Connection:
             lines.append(msgspec.json.encode({"error": error}))
         if receipt.accepted:
             lines.append(msgspec.json.encode({"ack": self._acknowledged}))
-        with contextlib.suppress(OSError):  # the peer left; what it sent is stored all the same
-            self._writer.write(b"".join(line + b"\n" for line in lines))
-            async with asyncio.timeout(HALF_LINE_SECONDS):
+        self._writer.write(b"".join(line + b"\n" for line in lines))
+        try:
+            async with asyncio.timeout(UNREAD_SECONDS):
                 await self._writer.drain()
+        except TimeoutError:
+            self._acknowledges = False
+            self._writer.transport.abort()  # asks for answers and reads none
+        except OSError:
+            self._acknowledges = False  # the peer left; what it sent is stored all the same

@@ -21,6 +21,9 @@ MAX_PACK = 500
 MAX_BACKLOG = 100_000
 """Readings one device keeps while the server is away; then the oldest are dropped, and counted."""
 
+GIVE_UP_SECONDS = 30.0
+"""How long a device that has measured everything goes on trying to send it."""
+
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -103,22 +106,26 @@ class _Device:
         self._measured = 0
 
     async def run(self) -> None:
-        """Measure on time and send what is due; measuring goes on while the server is away."""
+        """Measure on time and send what is due; what is measured while the server is away is sent when it is back."""
         interval = 1 / self._plan.rate_hz
         phase = Random(f"phase/{self._room.seed}/{self._room.number}").random() * min(interval, 1.0)
         start = time.time() + phase
+        patience = None if self._plan.seconds is None else self._plan.seconds + phase + GIVE_UP_SECONDS
         try:
-            while not self._stop.is_set() and not self._is_done():
-                await self._wait(start + self._measured * interval - time.time())
-                if not self._stop.is_set():
-                    self._measure(start, interval)
-                    await self._send()
-            while self._backlog and not self._stop.is_set():
-                await self._send()
+            async with asyncio.timeout(patience):
+                while not self._stop.is_set() and not (self._is_done() and not self._backlog):
+                    if not self._is_done():
+                        await self._wait(start + self._measured * interval - time.time())
+                    if not self._stop.is_set():
+                        self._measure(start, interval)
+                        await self._send()
+        except TimeoutError:
+            self._measure(start, interval)  # what is not acknowledged by now shows in the account
         finally:
             await self._publisher.close()
 
     def _is_done(self) -> bool:
+        """Whether everything planned is measured."""
         return self._plan.count is not None and self._measured >= self._plan.count
 
     def _measure(self, start: float, interval: float) -> None:
@@ -145,7 +152,8 @@ class _Device:
             try:
                 refused = await self._publisher.publish(pack)
             except NotAcknowledged as error:
-                self._account.errors[str(error)[:120]] = self._account.errors.get(str(error)[:120], 0) + 1
+                text = str(error)[:120]
+                self._account.errors[text] = self._account.errors.get(text, 0) + 1
                 if self._stop.is_set():
                     return
                 await self._wait(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])

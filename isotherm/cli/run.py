@@ -128,12 +128,16 @@ def simulate(
 async def _show(account: Any, as_json: bool) -> None:
     """Keep a person at a terminal informed."""
     from rich.console import Console
+    from rich.markup import escape
 
     if as_json or not sys.stderr.isatty():
         return
     with Console(stderr=True).status("connecting") as status:
         while True:
-            status.update(f"{account.protocol}: {account.sent:,} sent, {account.acknowledged:,} acknowledged")
+            problem = f"; {next(reversed(account.errors))}" if account.errors and not account.acknowledged else ""
+            status.update(
+                f"{account.protocol}: {account.sent:,} sent, {account.acknowledged:,} acknowledged{escape(problem)}"
+            )
             await asyncio.sleep(0.2)
 
 

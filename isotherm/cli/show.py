@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import csv
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
+from isotherm import stackfile
 from isotherm.cli.options import AsJson, DataDir, duration_us
 from isotherm.clock import now_us
-from isotherm.errors import IsothermError
+from isotherm.errors import IsothermError, Unavailable
 from isotherm.settings import Settings
+
+_Answer = TypeVar("_Answer")
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +38,7 @@ def devices(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         async with client.connected(settings) as redis:
             return list(await Reader(redis, settings.partitions).latest())
 
-    rows = asyncio.run(read())
+    rows = _run(settings, read())
     if as_json:
         _print_json(
             [
@@ -81,7 +84,7 @@ def query(
             now = now_us()
             return await Reader(redis, settings.partitions).query(f"{device}/{metric}", now - span, now + 1, points)
 
-    found = asyncio.run(read())
+    found = _run(settings, read())
     if not len(found) and not (as_json or as_csv):
         raise IsothermError(f"{device}/{metric} has no readings in the last {last}; see: isotherm devices")
     names = ("time", "count", "min", "mean", "max", "last")
@@ -119,7 +122,7 @@ def tail(
                     print(line, flush=True)
 
     try:
-        asyncio.run(print_all())
+        _run(settings, print_all())
     except KeyboardInterrupt:
         raise typer.Exit from None
 
@@ -160,11 +163,24 @@ def ledger(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     async def read() -> dict[str, Line]:
         return await read_ledger(settings, await kafka.cluster_id(settings))
 
-    lines = asyncio.run(read())
+    lines = _run(settings, read())
     if as_json:
         _print_json({"total": sum(lines.values(), Line()), "connectors": lines})
     else:
         Console().print(ledger_table(lines))
+
+
+def _run(settings: Settings, work: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Run a coroutine; where a server does not answer because none was started, say how to start one."""
+    try:
+        return asyncio.run(work)
+    except Unavailable as error:
+        if stackfile.read(settings.data_dir) is not None:
+            raise
+        raise Unavailable(
+            f"{error}\n  No local stack runs in {settings.data_dir}: start one with `isotherm up`, name its directory with "
+            "--data-dir, or set ISOTHERM_REDIS and ISOTHERM_KAFKA"
+        ) from error
 
 
 def _print_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -90,8 +91,7 @@ class JsonScreen(Screen):
         self._write(event="ended", ledger=ledger, total=sum(ledger.values(), Line()))
 
     def _write(self, **event: Any) -> None:
-        sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
-        sys.stdout.flush()
+        _print(msgspec.json.encode(event).decode())
 
 
 class LineScreen(Screen):
@@ -109,7 +109,7 @@ class LineScreen(Screen):
             self.says(f"  {name:8} {url}")
 
     def says(self, text: str) -> None:
-        print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
+        _print(f"{datetime.now():%H:%M:%S} {text}")
 
     def refresh(self, statuses: Sequence[Status], ledger: Mapping[str, Line]) -> None:
         return None
@@ -163,6 +163,14 @@ class TableScreen(Screen):
         self._live.update("")
         self._live.stop()
         self._console.print(ledger_table(ledger))
+
+
+def _print(line: str) -> None:
+    """Print a line; when the reader has left, go on in silence: the stack must still stop in order."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def ledger_table(ledger: Mapping[str, Line]) -> Table:

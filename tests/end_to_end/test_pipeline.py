@@ -293,6 +293,18 @@ def test_busy_ports_are_named(tmp_path: Path) -> None:
     assert "Traceback" not in failed.stderr
 
 
+def test_a_reader_that_leaves_does_not_keep_the_stack_from_stopping_in_order(tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack", "--devices", "3") as stack:
+        assert stack.process.stdout is not None
+        family = stack.family()
+        os.kill(stack.pid_of("tcp"), signal.SIGKILL)
+        stack.wait_for("part", part="tcp", state="ready")
+        stack.process.stdout.detach().close()  # type: ignore[attr-defined]
+        stack.stop()
+        assert stack.exit_code == 0
+        assert [member for member in family if member.is_running()] == []
+
+
 def test_up_for_some_seconds_ends_by_itself_with_an_account(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "stack", "--for", "12", "--devices", "6", "--rate", "2")
     with stack:
