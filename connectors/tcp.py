@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -37,6 +38,9 @@ HALF_LINE_SECONDS = 30.0
 
 UNREAD_SECONDS = 30.0
 """A peer that asks for acknowledgements and does not read them for so long is disconnected."""
+
+ANSWER_BUFFER_BYTES = 16 * 1024
+"""Of the kernel, for each connection: answers are short, and a peer that does not read them is noticed soon."""
 
 MAX_CONNECTIONS = 10_000
 MAX_UNACKNOWLEDGED = 100
@@ -99,6 +103,8 @@ class _Connection:
         self._unacknowledged: asyncio.Queue[Receipt | None] = asyncio.Queue(MAX_UNACKNOWLEDGED)
         self._reading: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
+        writer.transport.set_write_buffer_limits(high=0)
         host, port = (writer.get_extra_info("peername") or ("?", 0))[:2]
         self._peer = f"{host}:{port}"
 
