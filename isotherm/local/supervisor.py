@@ -205,7 +205,8 @@ class Supervisor:
             )
         try:
             child.status.pid = process.pid
-            child.meter = psutil.Process(process.pid)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended already
+                child.meter = psutil.Process(process.pid)
             self._set(child, State.STARTING)
             if await self._becomes_ready(part, process):
                 child.status.ready_since = time.monotonic()

@@ -24,7 +24,7 @@ COLUMNS = """name => {
   return found ? Object.fromEntries(found.columns().map(key => [key, Array.from(found.get_column(key))])) : null
 }"""
 HAS_POINTS = """([name, count]) => {
-  const found = Bokeh.documents[0]?.get_model_by_name(name)
+  const found = window.Bokeh?.documents[0]?.get_model_by_name(name)
   return found && found.get_length() === count
 }"""
 NOTE = "#ranges [role=status]"

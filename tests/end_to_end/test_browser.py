@@ -17,10 +17,10 @@ from tests.support.stack import Stack
 pytestmark = [pytest.mark.servers, pytest.mark.browser, pytest.mark.timeout(180)]
 
 POINTS = """() => {
-  const source = Bokeh.documents[0]?.get_model_by_name("live-points")
+  const source = window.Bokeh?.documents[0]?.get_model_by_name("live-points")
   return source ? [Array.from(source.get_column("time")), Array.from(source.get_column("value"))] : null
 }"""
-HAS_MORE_THAN = """count => Bokeh.documents[0]?.get_model_by_name("live-points")?.get_length() > count"""
+HAS_MORE_THAN = """count => window.Bokeh?.documents[0]?.get_model_by_name("live-points")?.get_length() > count"""
 
 
 async def test_the_line_of_a_simulated_device_grows_by_what_the_store_holds(tmp_path: Path) -> None:
