@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from isotherm.cli import run, show
+from isotherm.cli import bench, run, show
 from isotherm.errors import IsothermError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 run.register(app)
 show.register(app)
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

@@ -281,6 +281,20 @@ def test_a_broker_that_has_grown_starts_anew_and_nothing_is_lost(tmp_path: Path)
         assert stack.complaints("tcp", "mqtt", "worker") == []
 
 
+def test_bench_measures_and_everything_it_sends_is_stored(tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack", "--no-simulator") as stack:
+        figures = stack.json("bench", "ingest", "--readings", "50000", "--devices", "500")
+        assert figures["readings"] == 50_000
+        assert figures["readings_per_s"] > 0
+        assert figures["cpu_us_per_reading"] >= max(figures["cpu_us_by_part"].values())
+        assert set(figures["cpu_us_by_part"]) >= {"connect tcp", "worker", "valkey-server"}
+        total = stack.ledger_when_settled(50_000)
+        assert (total["stored"], total["rejected"]) == (50_000, 0)
+        rows = history(stack, "load-7")
+        assert sum(row["count"] for row in rows) == 100
+        assert sum(row["count"] * row["mean"] for row in rows) == sum(15 + turn % 10 + 0.5 for turn in range(100))
+
+
 def test_busy_ports_are_named(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "stack")
     with socket.create_server(("127.0.0.1", stack.ports.kafka)):
