@@ -42,10 +42,15 @@ _stored = Counter("isotherm_stored_readings", "Readings written to the store", [
 _lag = Gauge("isotherm_lag_records", "Records on the topic that are not in the store yet", ["partition"])
 
 
+class _App(faust.App):  # type: ignore[misc]
+    def _create_directories(self) -> None:
+        """Leave the working directory alone: there are no tables to keep in it."""
+
+
 def create_app(settings: Settings) -> faust.App:
     """Return the Faust application, without agents."""
     session = settings.group_session_seconds
-    app = faust.App(
+    app = _App(
         f"isotherm-{NAME}",
         broker=f"aiokafka://{settings.kafka}",
         store="memory://",

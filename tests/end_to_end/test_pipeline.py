@@ -101,6 +101,7 @@ def test_sums_and_counts_in_the_store_equal_what_was_sent(
         tailed = stack.run("tail", "readings", "--last", "1000", "--no-follow", "--json").stdout.splitlines()
         assert len(tailed) == 2410
         assert stack.complaints() == []
+        assert {path.name for path in tmp_path.iterdir()} <= {"stack", "kafka"}  # nothing is written elsewhere
 
 
 def test_without_mosquitto_the_embedded_mqtt_broker_does_it(tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ class Stack:
 
     def __enter__(self) -> Self:
         command = [*ISOTHERM, "up", "--json", "--port-base", str(self.ports.web), *self._options]
-        self.process = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, env=self.environment, cwd=self.data_dir.parent, stdout=subprocess.PIPE, start_new_session=True
+        )
         threading.Thread(target=self._listen, daemon=True).start()
         try:
             self.seconds_to_ready = float(self.wait_for("ready")["seconds"])
