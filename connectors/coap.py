@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiocoap
 from aiocoap import resource
+from aiocoap.blockwise import IncompleteException
 from aiocoap.numbers import codes
 from aiocoap.numbers.contentformat import ContentFormat
 
@@ -48,6 +50,13 @@ class _Readings(resource.Resource):  # type: ignore[misc]
         self.rt = "isotherm.readings"
         self.ct = SENML_JSON
         self._intake = intake
+
+    async def render_to_pipe(self, pipe: Any) -> None:
+        """Answer a request; blocks that do not fit together get 4.08 (RFC 7959 §2.9.2): aiocoap lets that be our fault."""
+        try:
+            await super().render_to_pipe(pipe)
+        except ValueError as error:
+            raise IncompleteException from error
 
     async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:
         """Take in one payload."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -41,6 +41,9 @@ UNREAD_SECONDS = 30.0
 
 ANSWER_BUFFER_BYTES = 16 * 1024
 """Of the kernel, for each connection: answers are short, and a peer that does not read them is noticed soon."""
+
+CLOSE_SECONDS = 5.0
+"""How long a stop waits for peers to take their answers."""
 
 MAX_CONNECTIONS = 10_000
 MAX_UNACKNOWLEDGED = 100
@@ -86,7 +89,17 @@ async def listening(settings: Settings, intake: Intake) -> AsyncIterator[str]:
         yield f"tcp://{host}:{port}"
     finally:
         server.close()
-        await asyncio.gather(*(connection.close() for connection in connections))
+        await _close(connections)
+
+
+async def _close(connections: Collection[_Connection]) -> None:
+    """End every connection when what it sent is answered; one that takes too long is cut off."""
+    closing = {asyncio.create_task(connection.close()) for connection in connections}
+    if closing:
+        await asyncio.wait(closing, timeout=CLOSE_SECONDS)
+        for connection in connections:
+            connection.abort()
+        await asyncio.wait(closing)
 
 
 class _Connection:
@@ -124,6 +137,11 @@ class _Connection:
                 raise error
             log.debug("%s went away: %s", self._peer, error)
 
+    def abort(self) -> None:
+        """Answer nothing more."""
+        self._acknowledges = False
+        self._writer.transport.abort()
+
     async def close(self) -> None:
         """Read no more; return when what was read is answered."""
         if self._reading is not None:
@@ -150,9 +168,9 @@ class _Connection:
     def _begin(self, lines: bytes) -> bytes:
         """Take the hello, if the first line is one; returns the lines after it."""
         self._began = True
-        if not lines.startswith(b'{"hello"'):
-            return lines
         first, _, rest = lines.partition(b"\n")
+        if b'"hello"' not in first:
+            return lines
         try:
             self._acknowledges = _hello.decode(first).hello.ack
         except msgspec.DecodeError:
@@ -198,7 +216,6 @@ class _Connection:
             async with asyncio.timeout(UNREAD_SECONDS):
                 await self._writer.drain()
         except TimeoutError:
-            self._acknowledges = False
-            self._writer.transport.abort()  # asks for answers and reads none
+            self.abort()  # asks for answers and reads none
         except OSError:
             self._acknowledges = False  # the peer left; what it sent is stored all the same

@@ -75,7 +75,7 @@ class Producer:
             await asyncio.wait_for(producer.start(), CONNECT_SECONDS)
         except (KafkaError, TimeoutError, OSError) as error:
             await _bounded_stop(producer.stop())
-            raise Unavailable(f"Kafka at {self._settings.kafka} does not answer: {error!r}") from error
+            raise _unavailable(self._settings, error) from error
         self._producer = producer
 
     async def deliver(self, topic: Topic, value: bytes, *, partition: int | None = None, key: bytes | None = None) -> None:
@@ -102,6 +102,17 @@ class Producer:
             self._producer = None
 
 
+def _unavailable(settings: Settings, error: Exception) -> Unavailable:
+    """Return what a failed connection is to us; raises CancelledError when it failed because we were cancelled.
+
+    aiokafka answers a cancellation while it connects with an error of its own.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error
+    return Unavailable(f"Kafka at {settings.kafka} does not answer: {error!r}")
+
+
 async def _bounded_stop(stopping: Any) -> None:
     try:
         await asyncio.wait_for(stopping, STOP_SECONDS)
@@ -121,7 +132,7 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         await asyncio.wait_for(client.start(), CONNECT_SECONDS)
         yield client
     except (KafkaError, TimeoutError, OSError) as error:
-        raise Unavailable(f"Kafka at {settings.kafka} does not answer: {error!r}") from error
+        raise _unavailable(settings, error) from error
     finally:
         await _bounded_stop(client.close())
 
@@ -185,7 +196,7 @@ class Reader:
             await asyncio.wait_for(consumer.start(), CONNECT_SECONDS)
         except (KafkaError, TimeoutError, OSError) as error:
             await _bounded_stop(consumer.stop())
-            raise Unavailable(f"Kafka at {self._settings.kafka} does not answer: {error!r}") from error
+            raise _unavailable(self._settings, error) from error
         self._consumer = consumer
         return self
 

@@ -16,6 +16,7 @@ def configure(settings: Settings, process: str) -> None:
     """Send the log of this process to standard error, as the settings say."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json(process) if settings.log_json else _Text(process))
+    handler.addFilter(_ThirdParties())
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     logging.getLogger("gmqtt").setLevel(logging.ERROR)  # warns of every lost connection several times
     logging.getLogger("mode.timers").setLevel(logging.ERROR)  # warns when a commit takes longer than its interval
@@ -47,6 +48,25 @@ class _Json(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line).decode()
+
+
+class _ThirdParties(logging.Filter):
+    """Lets each complaint of a library through once a minute, with a count: a peer or a lost server can cause thousands."""
+
+    _OURS = ("isotherm", "connectors", "agents", "dashboards", "simulator")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttle = Throttle()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Decide whether a record is logged."""
+        if record.name.partition(".")[0] in self._OURS:
+            return True
+        held = self._throttle(f"{record.name}:{record.msg[:40]!s}" if isinstance(record.msg, str) else record.name)
+        if held:
+            record.msg, record.args = f"{record.getMessage()} ({held} more since the last line)", ()
+        return held is not None
 
 
 def _utc(record: logging.LogRecord) -> datetime:

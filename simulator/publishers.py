@@ -165,25 +165,28 @@ class MqttPublisher:
 
 
 class CoapPublisher:
-    """Confirmable POST of SenML JSON to ``/readings``."""
+    """Confirmable POST of SenML JSON to ``/readings``, from a socket of the device's own.
 
-    _context: Any = None  # one socket for all devices of this process
+    Devices that shared one would mix up their blocks: an endpoint may send one blockwise payload to a resource at a time
+    (RFC 7959 §2.5).
+    """
 
     def __init__(self, device: str, host: str, port: int) -> None:
         self._device = device
         self._uri = f"coap://{host}:{port}/readings"
+        self._context: Any = None
 
     async def publish(self, readings: Sequence[Reading]) -> int:
         import aiocoap
         from aiocoap import error as coap_error
 
-        if CoapPublisher._context is None:
-            CoapPublisher._context = await aiocoap.Context.create_client_context()
+        if self._context is None:
+            self._context = await aiocoap.Context.create_client_context(transports=["udp6"])
         payload = json.dumps(_records(readings, self._device + "/")).encode()
         request = aiocoap.Message(code=aiocoap.POST, uri=self._uri, payload=payload, content_format=110)
         try:
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
-                response = await CoapPublisher._context.request(request).response
+                response = await self._context.request(request).response
         except (OSError, TimeoutError, coap_error.Error) as error:
             raise NotAcknowledged(f"{self._uri}: {error!r}") from error
         if response.code.is_successful():
@@ -193,7 +196,9 @@ class CoapPublisher:
         raise NotAcknowledged(f"{self._uri}: {response.code} {response.payload[:200]!r}")
 
     async def close(self) -> None:
-        return None
+        if self._context is not None:
+            context, self._context = self._context, None
+            await context.shutdown()
 
 
 def _records(readings: Sequence[Reading], base: str = "") -> list[dict[str, str | float]]:

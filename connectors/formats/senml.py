@@ -80,9 +80,15 @@ def decode_lines(lines: bytes, now: int) -> Decoded:
         names,
         _absolute_us(np.array([record.t for record in records], dtype=np.float64), now),
         np.array([record.v for record in records], dtype=np.float64),
-        lambda i: [line for line in lines.split(b"\n") if line.strip()][i],
+        lambda i: _raw_line(lines, records, i),
         {record.n: record.u for record in records if record.u},
     )
+
+
+def _raw_line(lines: bytes, records: Sequence[_PlainRecord], i: int) -> bytes:
+    """Return the line of record i; where lines and records are not one to one, the record written anew."""
+    found = [line for line in lines.split(b"\n") if line.strip()]
+    return found[i] if len(found) == len(records) else msgspec.json.encode(records[i])
 
 
 def decode_payload(payload: bytes, now: int) -> Decoded:

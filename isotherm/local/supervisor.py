@@ -26,6 +26,12 @@ from isotherm.local.parts import Part
 START_SECONDS = 30.0
 PROBE_SECONDS = 0.05
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+ABANDON_SECONDS = 2.0
+"""How long a part may take to end when what it depends on is gone: there is nobody left to deliver to."""
+
+RENEW_SECONDS = 10.0
+"""How long a part may take to deliver what it has when another is about to start anew."""
+
 HEALTHY_SECONDS = 30.0
 """A part that was ready for so long starts with a short back-off again."""
 
@@ -117,8 +123,11 @@ class Supervisor:
     async def stop(self, stages: Sequence[int], seconds: float) -> None:
         """Stop the parts of some stages together; what does not end within ``seconds`` is killed."""
         chosen = [child for child in self._children.values() if child.status.part.stage in stages]
+        lives = [self._lives[child.status.part.name] for child in chosen]
+        for life in lives:
+            life.cancel()
+        await asyncio.wait(lives)  # one that was starting a process hands it over first
         for child in chosen:
-            self._lives[child.status.part.name].cancel()
             _signal(child, child.status.part.stopped_by)
         running = [child for child in chosen if child.process is not None]
         try:
@@ -150,12 +159,20 @@ class Supervisor:
         dependents = [one for one in self._children.values() if name in one.status.part.restarts_with]
         first = min(one.status.part.stage for one in dependents)
         child.ready.clear()  # they start again when it is ready again
-        await _end([one for one in dependents if one.status.part.stage == first], f"ended so that {name} can start anew")
+        await _end(
+            [one for one in dependents if one.status.part.stage == first],
+            f"ended so that {name} can start anew",
+            RENEW_SECONDS,
+        )
         if not await drained():
             child.ready.set()
             return False
-        await _end([one for one in dependents if one.status.part.stage > first], f"ended so that {name} can start anew")
-        await _end([child], f"starts anew at {child.status.memory_bytes / 2**20:.0f} MiB")
+        await _end(
+            [one for one in dependents if one.status.part.stage > first],
+            f"ended so that {name} can start anew",
+            RENEW_SECONDS,
+        )
+        await _end([child], f"starts anew at {child.status.memory_bytes / 2**20:.0f} MiB", RENEW_SECONDS)
         return True
 
     def measure(self) -> None:
@@ -187,22 +204,29 @@ class Supervisor:
                 child.status.note = f"{_ending(code)}; starting again in {pause} s. {self._last_line(part)}"
             child.renewing = False
             self._set(child, State.BACKING_OFF)
-            self._restart_dependents(part)
+            await self._restart_dependents(part)
             await asyncio.sleep(pause)
 
     async def _run_once(self, child: _Child) -> int:
         """Start a part, wait until it is ready, and then until it ends; returns its exit code."""
         part = child.status.part
         with self._log(part) as log:
-            child.process = process = await asyncio.create_subprocess_exec(
-                *part.command(),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(self._environments[part.name]),
-                start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle
-                preexec_fn=_die_with_parent,
+            spawning = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    *part.command(),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=dict(self._environments[part.name]),
+                    start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle
+                    preexec_fn=lambda: _die_with_parent(part.stopped_by),
+                )
             )
+            try:
+                child.process = process = await asyncio.shield(spawning)
+            except asyncio.CancelledError:
+                child.process = await spawning  # whoever cancels us ends it
+                raise
         try:
             child.status.pid = process.pid
             with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended already
@@ -229,13 +253,10 @@ class Supervisor:
             await asyncio.sleep(PROBE_SECONDS)
         return False
 
-    def _restart_dependents(self, part: Part) -> None:
+    async def _restart_dependents(self, part: Part) -> None:
         """End the parts that cannot go on without the memory of this one; their lives start them again."""
-        for child in self._children.values():
-            if part.name in child.status.part.restarts_with:
-                child.renewing = True
-                child.status.note = f"ended because {part.name} did"
-                _signal(child, signal.SIGTERM)
+        dependents = [one for one in self._children.values() if part.name in one.status.part.restarts_with]
+        await _end(dependents, f"ended because {part.name} did", ABANDON_SECONDS)
 
     def _set(self, child: _Child, state: State) -> None:
         if child.status.state is not state:
@@ -258,18 +279,25 @@ class Supervisor:
         return ""
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(number: signal.Signals) -> None:
     """In the child, between fork and exec: let the kernel end it when the supervisor is killed."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
-async def _end(children: Sequence[_Child], note: str) -> None:
-    """End parts on purpose; their lives start them again."""
-    for child in children:
+async def _end(children: Sequence[_Child], note: str, seconds: float) -> None:
+    """End parts on purpose; their lives start them again. What has not ended after ``seconds`` is killed."""
+    running = [child for child in children if child.process is not None and child.process.returncode is None]
+    for child in running:
         child.renewing = True
         child.status.note = note
         _signal(child, child.status.part.stopped_by)
-    await asyncio.gather(*(child.process.wait() for child in children if child.process))
+    ends = [asyncio.ensure_future(child.process.wait()) for child in running if child.process]
+    if ends:
+        _, late = await asyncio.wait(ends, timeout=seconds)
+        if late:
+            for child in running:
+                _signal(child, signal.SIGKILL)
+            await asyncio.wait(late)
 
 
 def _signal(child: _Child, number: signal.Signals) -> None:

@@ -153,6 +153,12 @@ def test_every_reading_can_show_its_own_bytes() -> None:
     assert json.loads(pack.raw(1)) == {"n": "d/b", "v": 2.0, "t": 1790000000.0, "u": ""}
 
 
+def test_records_that_share_a_line_or_take_several_can_be_shown_too() -> None:
+    for lines in (b'{"n":"d/a","v":1}{"n":"d/b","v":2}', b'{"n":"d/a",\n"v":1}\n{"n":"d/b",\n\n"v":2}\n{"n":"d/c","v":3}'):
+        found = decode_lines(lines, NOW)
+        assert [json.loads(found.raw(i))["n"] for i in range(2)] == ["d/a", "d/b"]
+
+
 readings = st.lists(
     st.fixed_dictionaries(
         {

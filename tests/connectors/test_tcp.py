@@ -63,6 +63,22 @@ async def test_acknowledgements_count_the_readings_of_the_connection() -> None:
     assert listener.producer.values_of("a/t") == [1, 2, 3]
 
 
+@pytest.mark.parametrize("hello", [b'{ "hello" : { "ack" : true } }\r\n', b' {"hello":{"ack":true}}\n'])
+async def test_a_hello_may_be_spaced_as_json_may(hello: bytes) -> None:
+    async with listening() as listener:
+        peer = await listener.peer()
+        await peer.say(hello + b'{"n":"a/t","v":1}\n')
+        assert await peer.hear() == {"ack": 1}
+
+
+async def test_records_that_share_a_line_are_taken_and_a_bad_one_is_told() -> None:
+    async with listening() as listener:
+        peer = await listener.peer()
+        await peer.say(HELLO + b'{"n":"a/t","v":1}{"n":"bad name","v":2}\n')
+        assert (await peer.hear())["error"]["reason"] == "no_device"
+        assert await peer.hear() == {"ack": 1}
+
+
 async def test_without_a_hello_nothing_is_answered_and_all_is_taken() -> None:
     async with listening() as listener:
         peer = await listener.peer()
