@@ -126,7 +126,8 @@ class Worker:
                 for task in self._running:
                     task.cancel()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._app.stop(), STOP_SECONDS)
+                    async with asyncio.timeout(STOP_SECONDS):
+                        await self._app.stop()
 
     def _waiting_for(self) -> str | None:
         return None if self._assignment() else "waiting for partitions"

@@ -72,7 +72,8 @@ class Producer:
             retry_backoff_ms=100,
         )
         try:
-            await asyncio.wait_for(producer.start(), CONNECT_SECONDS)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await producer.start()
         except (KafkaError, TimeoutError, OSError) as error:
             await _bounded_stop(producer.stop())
             raise _unavailable(self._settings, error) from error
@@ -115,7 +116,8 @@ def _unavailable(settings: Settings, error: Exception) -> Unavailable:
 
 async def _bounded_stop(stopping: Any) -> None:
     try:
-        await asyncio.wait_for(stopping, STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await stopping
     except (TimeoutError, KafkaError) as error:
         log.warning("Kafka client did not stop cleanly: %r", error)
 
@@ -129,7 +131,8 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """
     client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka, request_timeout_ms=10_000)
     try:
-        await asyncio.wait_for(client.start(), CONNECT_SECONDS)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await client.start()
         yield client
     except (KafkaError, TimeoutError, OSError) as error:
         raise _unavailable(settings, error) from error
@@ -193,7 +196,8 @@ class Reader:
             max_partition_fetch_bytes=MAX_RECORD_BYTES,
         )
         try:
-            await asyncio.wait_for(consumer.start(), CONNECT_SECONDS)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await consumer.start()
         except (KafkaError, TimeoutError, OSError) as error:
             await _bounded_stop(consumer.stop())
             raise _unavailable(self._settings, error) from error

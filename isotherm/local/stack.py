@@ -14,7 +14,7 @@ from isotherm.local.parts import Fleet, Part, find_mosquitto, health_port, parts
 from isotherm.local.ports import Ports
 from isotherm.local.screen import Screen
 from isotherm.local.supervisor import State, Supervisor
-from isotherm.process import stop_signal
+from isotherm.process import end, stop_signal
 from isotherm.settings import Settings
 from isotherm.store import client
 
@@ -86,8 +86,7 @@ async def up(settings: Settings, request: Request, screen: Screen) -> Mapping[st
             except TimeoutError:
                 screen.says(f"stopping after {request.seconds:g} s")
             finally:
-                for helper in helpers:
-                    helper.cancel()
+                await end(helpers)
                 last = await _stop(supervisor, local)
         screen.ended(last)
     return last

@@ -22,6 +22,7 @@ from typing import IO
 import psutil
 
 from isotherm.local.parts import Part
+from isotherm.process import end
 
 START_SECONDS = 30.0
 PROBE_SECONDS = 0.05
@@ -123,10 +124,8 @@ class Supervisor:
     async def stop(self, stages: Sequence[int], seconds: float) -> None:
         """Stop the parts of some stages together; what does not end within ``seconds`` is killed."""
         chosen = [child for child in self._children.values() if child.status.part.stage in stages]
-        lives = [self._lives[child.status.part.name] for child in chosen]
-        for life in lives:
-            life.cancel()
-        await asyncio.wait(lives)  # one that was starting a process hands it over first
+        # A life that was starting a process hands it over first.
+        await end(self._lives[child.status.part.name] for child in chosen)
         for child in chosen:
             _signal(child, child.status.part.stopped_by)
         running = [child for child in chosen if child.process is not None]

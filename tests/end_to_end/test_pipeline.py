@@ -218,6 +218,36 @@ def test_ctrl_c_ends_everything_within_5_s(tmp_path: Path) -> None:
         assert stack.complaints("tcp", "mqtt", "coap", "worker", "web") == []
 
 
+@pytest.mark.parametrize("moment", [0.3, 0.7, 1.0, 1.4, 1.8, 2.3, 3.0])
+def test_ctrl_c_during_the_start_ends_everything_within_5_s(tmp_path: Path, moment: float) -> None:
+    stack = Stack(tmp_path / "stack")
+    command = [*ISOTHERM, "up", "--json", "--devices", "6", "--port-base", str(stack.ports.web)]
+    with subprocess.Popen(command, env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        seen: set[psutil.Process] = set()
+        supervisor = psutil.Process(process.pid)
+        until = time.monotonic() + moment
+        while time.monotonic() < until:
+            seen.update(supervisor.children(recursive=True))
+            time.sleep(0.02)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        try:
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+        assert time.monotonic() - began < 5
+    assert b"Traceback" not in errors or moment < 0.5  # before our own handler there is only Python's
+    seen.update(one for one in psutil.process_iter() if str(tmp_path) in " ".join(_cmdline(one)))
+    assert psutil.wait_procs(list(seen), timeout=2)[1] == []
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
     with Stack(tmp_path / "stack", "--devices", "3") as stack:
         family = stack.family()
