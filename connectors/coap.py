@@ -19,10 +19,11 @@ from aiocoap.blockwise import IncompleteException
 from aiocoap.numbers import codes
 from aiocoap.numbers.contentformat import ContentFormat
 
+from connectors.formats.decoded import Decoded
 from connectors.formats.senml import decode_payload
 from connectors.intake import REFUSE_SECONDS, Intake
 from isotherm.clock import now_us
-from isotherm.limits import MAX_PACK_BYTES
+from isotherm.rejects import Rejected
 from isotherm.settings import Settings
 
 SENML_JSON = 110
@@ -60,11 +61,8 @@ class _Readings(resource.Resource):  # type: ignore[misc]
 
     async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:
         """Take in one payload."""
-        if request.opt.content_format not in ACCEPTED_FORMATS:
-            return _error(codes.UNSUPPORTED_CONTENT_FORMAT, f"expected content format {SENML_JSON} (SenML JSON)")
-        if len(request.payload) > MAX_PACK_BYTES:
-            return _error(codes.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_PACK_BYTES} bytes")
-        decoded = decode_payload(request.payload, now_us())
+        known = request.opt.content_format in ACCEPTED_FORMATS
+        decoded = decode_payload(request.payload, now_us()) if known else _of_another_format(request)
         try:
             async with asyncio.timeout(REFUSE_SECONDS):
                 receipt = await self._intake.accept(decoded, peer=request.remote.hostinfo)
@@ -75,8 +73,16 @@ class _Readings(resource.Resource):  # type: ignore[misc]
         if receipt.rejects:
             first = receipt.rejects[0]
             text = f"{len(receipt.rejects)} refused, {receipt.accepted} kept; {first.reason}: {first.detail}"
-            return _error(codes.BAD_REQUEST, text)
+            return _error(_CODES.get(first.reason, codes.BAD_REQUEST), text)
         return aiocoap.Message(code=codes.CHANGED)
+
+
+_CODES = {"format": codes.UNSUPPORTED_CONTENT_FORMAT, "too_large": codes.REQUEST_ENTITY_TOO_LARGE}
+
+
+def _of_another_format(request: aiocoap.Message) -> Decoded:
+    got = int(request.opt.content_format)
+    return Decoded.nothing(Rejected("format", f"content format {got}, expected {SENML_JSON} (SenML JSON)", request.payload))
 
 
 def _error(code: codes.Code, text: str) -> aiocoap.Message:

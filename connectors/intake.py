@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ from connectors.formats.decoded import Decoded
 from connectors.series_table import Key, SeriesTable, Units, resolve
 from isotherm.clock import now_us
 from isotherm.errors import InvalidReading
-from isotherm.kafka import Producer
+from isotherm.kafka import MAX_VALUE_BYTES, Producer
 from isotherm.ledger import Account
 from isotherm.limits import DAY, MAX_FUTURE_US, MAX_PACK_READINGS, MAX_PAST_US, SECOND
 from isotherm.logs import Throttle
@@ -136,26 +136,42 @@ class Intake:
                 await asyncio.sleep(self._linger)
             buffer, self._buffers[partition] = self._buffers[partition], _Buffer()
             filled.clear()
-            for codes, time, value in buffer.cut(MAX_PACK_READINGS):
-                record = self._pack(codes, time, value).to_ipc()
-                await self._producer.deliver(READINGS, record, partition=partition)
-                self._account.accepted += len(codes)
-                _accepted.labels(self._protocol).inc(len(codes))
-                self._room.give(len(codes))
+            for piece in buffer.cut(MAX_PACK_READINGS):
+                for count, record in self._records(*piece):
+                    await self._producer.deliver(READINGS, record, partition=partition)
+                    self._account.accepted += count
+                    _accepted.labels(self._protocol).inc(count)
+                    self._room.give(count)
             buffer.done.set_result(None)
 
-    def _pack(self, codes: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]) -> Pack:
+    def _records(
+        self, codes: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield (readings, pack as a record), in halves for as long as their names make a record too large."""
+        units = self._units.news(np.unique(codes).tolist())
+        pieces = [slice(0, len(codes))]
+        while pieces:
+            piece = pieces.pop()
+            record = self._pack(codes[piece], time[piece], value[piece], units).to_ipc()
+            middle = (piece.start + piece.stop) // 2
+            if len(record) <= MAX_VALUE_BYTES or middle == piece.start:
+                yield piece.stop - piece.start, record
+            else:
+                pieces += [slice(middle, piece.stop), slice(piece.start, middle)]
+
+    def _pack(
+        self, codes: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64], units: Mapping[int, str]
+    ) -> Pack:
         distinct, series = np.unique(codes, return_inverse=True)
-        known = distinct.tolist()
-        names = [self._series.names[code] for code in known]
+        names = {code: self._series.names[code] for code in distinct.tolist()}
         return Pack(
-            names=names,
+            names=list(names.values()),
             series=series.astype(np.int32),
             time=time,
             value=value,
             connector=self._instance,
             received_at=now_us(),
-            units={name: unit for name, code in zip(names, known, strict=True) if (unit := self._units.news(code))},
+            units={name: units[code] for code, name in names.items() if code in units},
         )
 
     async def _reject(self, record: RejectRecord) -> asyncio.Future[None]:

@@ -112,6 +112,8 @@ class _Subscriber:
 
     async def _on_message(self, client: gmqtt.Client, topic: str, payload: bytes, qos: int, properties: Any) -> int | None:
         """Take in one message; returns 0 to acknowledge it, None to leave it to be delivered again."""
+        if properties.get("retain"):
+            return 0  # a copy that the broker hands out on subscribing: it was taken in when it was published
         connection = self._connection
         self._handling += 1
         self._idle.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +22,7 @@ Key = str | tuple[str, str]
 
 
 class SeriesTable(dict[Key, int]):
-    """Name → number of its series, or -1 when it can name none. Looking up a new name enters it."""
+    """Name → number of its series, or -1 when it can name none. Looking up a good new name enters it."""
 
     def __init__(self, partitions: int) -> None:
         super().__init__()
@@ -33,11 +35,10 @@ class SeriesTable(dict[Key, int]):
         try:
             name = resolve(key)
         except InvalidReading:
-            code = -1
-        else:
-            code = self._by_name.get(name, -1)
-            if code < 0:
-                code = self._enter(name)
+            return -1  # and not remembered: a peer could send any number of them, of any length
+        code = self._by_name.get(name, -1)
+        if code < 0:
+            code = self._enter(name)
         self[key] = code
         return code
 
@@ -71,9 +72,9 @@ class Units:
             self._known[code] = unit
             self._news[code] = unit[:MAX_UNIT_CHARS]
 
-    def news(self, code: int) -> str | None:
-        """Return the unit of a series once after each change."""
-        return self._news.pop(code, None)
+    def news(self, codes: Sequence[int]) -> dict[int, str]:
+        """Return series → unit of those whose unit is new or has changed, once after each change."""
+        return {code: self._news.pop(code) for code in codes if code in self._news}
 
 
 def resolve(key: Key) -> str:

@@ -24,7 +24,10 @@ from isotherm.settings import Settings
 from isotherm.topics import ALL, READINGS, Topic
 
 MAX_RECORD_BYTES = 2 * 1024 * 1024
-"""Largest record we send: a pack of the greatest size with the longest names fits."""
+"""Largest record that the topics take."""
+
+MAX_VALUE_BYTES = MAX_RECORD_BYTES * 3 // 4
+"""Largest value to send: it leaves room for what a record and its batch add."""
 
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 10.0

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 
 def stop_signal() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set; call it inside the loop, once."""
+    """Return an event that SIGTERM, SIGINT and SIGHUP (a closed terminal) set; call it inside the loop, once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     return stop
 

@@ -21,7 +21,7 @@ MAX_PACK = 500
 MAX_BACKLOG = 100_000
 """Readings one device keeps while the server is away; then the oldest are dropped, and counted."""
 
-GIVE_UP_SECONDS = 30.0
+GIVE_UP_SECONDS = 10.0
 """How long a device that has measured everything goes on trying to send it."""
 
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)

@@ -63,7 +63,8 @@ async def publish(options: argparse.Namespace, stop: asyncio.Event) -> None:
         del backlog[:-MAX_BACKLOG]
         try:
             while backlog:
-                await publisher.publish(backlog[:500])
+                if refused := await publisher.publish(backlog[:500]):
+                    print(f"the server refused {refused} readings of {options.device}", file=sys.stderr)
                 del backlog[:500]
         except NotAcknowledged as error:
             print(f"not acknowledged, {len(backlog)} readings kept: {error}", file=sys.stderr)
@@ -84,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="time between readings (default: 1)")
     parser.add_argument("--mqtt-version", choices=("5", "3.1.1"), default="5")
     options = parser.parse_args(arguments)
-    if not re.fullmatch(r"\S+:\d+", options.target):
+    if not re.fullmatch(r"\S+:\d+", options.target) or not 0 < int(options.target.rpartition(":")[2]) < 65536:
         parser.error(f"--target is {options.target!r}, expected HOST:PORT")
-    if options.interval <= 0:
-        parser.error(f"--interval is {options.interval}, expected more than 0")
+    if not 0 < options.interval < 86_400:
+        parser.error(f"--interval is {options.interval}, expected more than 0 and less than a day")
     if not read_sensors():
         parser.exit(1, f"no sensor: neither {W1_DEVICES}/28-*/w1_slave nor {CPU_TEMPERATURE} gives a value\n")
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -192,7 +193,8 @@ class CoapPublisher:
         if response.code.is_successful():
             return 0
         if response.code == aiocoap.BAD_REQUEST:
-            return int(response.payload.split(b" ", 1)[0])
+            kept = re.search(rb"refused, (\d+) kept", response.payload)
+            return len(readings) - (int(kept[1]) if kept else 0)
         raise NotAcknowledged(f"{self._uri}: {response.code} {response.payload[:200]!r}")
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def up(
     seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many seconds.", min=0)] = None,
     devices: Annotated[int, typer.Option(help="Simulated devices; they share TCP, MQTT and CoAP.", min=1)] = 25,
-    rate: Annotated[float, typer.Option(help="Readings a second of each device.", min=0.001)] = 1.0,
+    rate: Annotated[float, typer.Option(help="Readings a second of each device.", min=0.001, max=10_000)] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the simulated fleet.")] = 1,
     simulator: Annotated[bool, typer.Option(help="Whether to simulate devices.")] = True,
     port_base: Annotated[int, typer.Option(help="First of the consecutive ports.")] = 7300,
@@ -74,7 +74,7 @@ def web() -> None:
 def simulate(
     protocol: Annotated[str, typer.Option(help="tcp, mqtt or coap")] = "tcp",
     devices: Annotated[int, typer.Option(help="Number of devices.", min=1)] = 10,
-    rate: Annotated[float, typer.Option(help="Readings a second of each device.", min=0.001)] = 1.0,
+    rate: Annotated[float, typer.Option(help="Readings a second of each device.", min=0.001, max=10_000)] = 1.0,
     seconds: Annotated[float | None, typer.Option("--for", help="Seconds to send for; else until Ctrl-C.", min=0)] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same fleet.")] = 1,
     target: Annotated[str | None, typer.Option(help="HOST:PORT; else the running local stack's.")] = None,

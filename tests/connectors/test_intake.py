@@ -2,12 +2,14 @@
 
 import asyncio
 
+import msgspec
 import numpy as np
 import pytest
 
 from connectors import intake as module
-from connectors.formats.senml import decode_lines
+from connectors.formats.senml import decode_lines, decode_payload
 from isotherm.clock import now_us
+from isotherm.kafka import MAX_VALUE_BYTES
 from isotherm.topics import partition_of
 from tests.support.intake import Bench
 
@@ -120,6 +122,30 @@ async def test_names_are_forgotten_without_mixing_up_series(monkeypatch: pytest.
             assert len(bench.intake._series) <= 12
     for value in range(100):
         assert bench.producer.values_of(f"d{value}/t") == [value]
+
+
+async def test_refused_names_are_not_remembered() -> None:
+    bench = Bench()
+    async with bench.intake.running():
+        for number in range(50):
+            await bench.send(b'{"n":"bad name %d","v":1}' % number)
+    assert len(bench.intake._series) == 0
+    assert bench.account.rejected == {"no_device": 50}
+
+
+async def test_packs_whose_names_are_too_long_for_one_record_are_sent_in_several() -> None:
+    bench = Bench()
+    device = "D" * 128
+    records = [{"n": f"{device}/{'m' * 122}{i:06d}", "v": i, "u": "u" * 32} for i in range(10_000)]
+    async with bench.intake.running():
+        await (await bench.intake.accept(decode_payload(msgspec.json.encode(records[:3_000]), now_us()), peer="p")).durable()
+        lines = b"\n".join(msgspec.json.encode(record) for record in records[3_000:])
+        await (await bench.send(lines)).durable()
+    packs = bench.producer.packs[partition_of(device, 8)]
+    assert sum(map(len, packs)) == 10_000
+    assert sum(len(pack.units) for pack in packs) == 10_000
+    assert max(len(pack.to_ipc()) for pack in packs) <= MAX_VALUE_BYTES
+    assert [value for pack in packs for value in pack.value.tolist()] == list(range(10_000))
 
 
 async def test_large_inputs_are_cut_into_packs_of_bounded_size() -> None:

@@ -167,11 +167,11 @@ def test_bad_input_is_counted_and_kept_and_does_not_disturb_others(tmp_path: Pat
         account = account_of(others)
         assert account["acknowledged"] == account["sent"] == 360
         accepted = 360 + len(bad) + 1 + 1 + 1
-        total = stack.ledger_when_settled(accepted + len(bad) + 5)
+        total = stack.ledger_when_settled(accepted + len(bad) + 6)
         assert total["stored"] == total["accepted"] == accepted
         assert total["reasons"] == {
             "malformed": 3 + 1 + 1, "type": 1 + 1, "time": 2, "unknown_field": 1, "name": 1 + 1, "no_device": 1,
-            "line_too_long": 1, "identity": 1,
+            "line_too_long": 1, "identity": 1, "format": 1,
         }  # fmt: skip
         assert [row["last"] for row in history(stack, "good", "t")] == [*range(len(bad)), 99]
 

@@ -55,7 +55,12 @@ def test_it_needs_the_standard_library_alone_over_tcp() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--target", "nowhere"], "expected HOST:PORT"), (["--target", "a:1", "--interval", "0"], "expected more than 0")],
+    [
+        (["--target", "nowhere"], "expected HOST:PORT"),
+        (["--target", "a:99999"], "expected HOST:PORT"),
+        (["--target", "a:1", "--interval", "0"], "expected more than 0"),
+        (["--target", "a:1", "--interval", "nan"], "expected more than 0"),
+    ],
 )
 def test_wrong_arguments_are_explained(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
