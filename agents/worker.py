@@ -102,6 +102,7 @@ class Worker:
         self._producer = producer
         self._shards: dict[int, Shard] = {}
         self._queues: dict[int, asyncio.Queue[LogRecord]] = {}
+        self._running: list[asyncio.Task[None]] = []  # records may come before the start has returned
         self._app = create_app(settings)
         topic = self._app.topic(READINGS.name, value_type=bytes, value_serializer="raw", key_serializer="raw")
         self._app.agent(topic, concurrency=1, name=NAME)(self._read)
@@ -116,7 +117,7 @@ class Worker:
         async with health.served(self._settings, self._waiting_for), asyncio.TaskGroup() as self._tasks:
             self._app.finalize()
             await self._app.start()
-            self._running = [
+            self._running += [
                 self._tasks.create_task(self._watch_faust(), name="faust"),
                 self._tasks.create_task(self._watch_progress(), name="progress"),
             ]

@@ -128,16 +128,8 @@ class Supervisor:
         await end(self._lives[child.status.part.name] for child in chosen)
         for child in chosen:
             _signal(child, child.status.part.stopped_by)
-        running = [child for child in chosen if child.process is not None]
-        try:
-            async with asyncio.timeout(seconds):
-                await asyncio.gather(*(child.process.wait() for child in running if child.process))
-        except TimeoutError:
-            for child in running:
-                if child.process and child.process.returncode is None:
-                    child.status.note = f"did not stop within {seconds:.1f} s and was killed"
-                    _signal(child, signal.SIGKILL)
-                    await child.process.wait()
+        for late in await _ended(chosen, seconds):
+            late.status.note = f"did not stop within {seconds:.1f} s and was killed"
         for child in chosen:
             self._set(child, State.STOPPED)
 
@@ -157,20 +149,13 @@ class Supervisor:
         child = self._children[name]
         dependents = [one for one in self._children.values() if name in one.status.part.restarts_with]
         first = min(one.status.part.stage for one in dependents)
+        note = f"ended so that {name} can start anew"
         child.ready.clear()  # they start again when it is ready again
-        await _end(
-            [one for one in dependents if one.status.part.stage == first],
-            f"ended so that {name} can start anew",
-            RENEW_SECONDS,
-        )
+        await _end([one for one in dependents if one.status.part.stage == first], note, RENEW_SECONDS)
         if not await drained():
             child.ready.set()
             return False
-        await _end(
-            [one for one in dependents if one.status.part.stage > first],
-            f"ended so that {name} can start anew",
-            RENEW_SECONDS,
-        )
+        await _end([one for one in dependents if one.status.part.stage > first], note, RENEW_SECONDS)
         await _end([child], f"starts anew at {child.status.memory_bytes / 2**20:.0f} MiB", RENEW_SECONDS)
         return True
 
@@ -290,13 +275,19 @@ async def _end(children: Sequence[_Child], note: str, seconds: float) -> None:
         child.renewing = True
         child.status.note = note
         _signal(child, child.status.part.stopped_by)
-    ends = [asyncio.ensure_future(child.process.wait()) for child in running if child.process]
-    if ends:
-        _, late = await asyncio.wait(ends, timeout=seconds)
-        if late:
-            for child in running:
-                _signal(child, signal.SIGKILL)
-            await asyncio.wait(late)
+    await _ended(running, seconds)
+
+
+async def _ended(children: Sequence[_Child], seconds: float) -> list[_Child]:
+    """Wait until the processes of parts have ended; returns those that had not after ``seconds`` and were killed."""
+    waits = {asyncio.ensure_future(child.process.wait()): child for child in children if child.process}
+    if not waits:
+        return []
+    _, late = await asyncio.wait(waits, timeout=seconds)
+    for wait in late:
+        _signal(waits[wait], signal.SIGKILL)
+    await asyncio.wait(waits)
+    return [waits[wait] for wait in late]
 
 
 def _signal(child: _Child, number: signal.Signals) -> None:
