@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from isotherm.pack import Pack
+from isotherm.pack import Attribute, Pack
 from isotherm.store.layout import ROLLUPS, Tier
 from isotherm.store.writer import Batch, Slots
 
@@ -26,11 +26,13 @@ def downsample(packs: Sequence[Pack]) -> Batch:
     columns = [np.empty(0, dtype=np.int64)]
     stored: Counter[str] = Counter()
     units: dict[str, str] = {}
+    attributes: list[Attribute] = []
     for pack in packs:
         renumber = np.fromiter((numbers.setdefault(n, len(numbers)) for n in pack.names), np.int64, len(pack.names))
         columns.append(renumber[pack.series])
         stored[pack.connector] += len(pack)
         units.update(pack.units)
+        attributes += pack.attributes
     series = np.concatenate(columns)
     time = np.concatenate([np.empty(0, dtype=np.int64), *(pack.time for pack in packs)])
     value = np.concatenate([np.empty(0), *(pack.value for pack in packs)])
@@ -45,6 +47,7 @@ def downsample(packs: Sequence[Pack]) -> Batch:
         received_at=max((pack.received_at for pack in packs), default=0),
         units=units,
         stored=dict(stored),
+        attributes=attributes,
     )
 
 

@@ -167,7 +167,7 @@ class Shard:
             self._next = conflict.next
             return None
         self._next = next_offset
-        return len(batch.time)
+        return sum(batch.stored.values())
 
     async def _until_available(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
         failures = 0

@@ -200,7 +200,7 @@ class _FaustLog:
         peer = f"{READINGS.name}/{self._at.partition}/{record.offset}"
         log.error("%s is no pack and goes to %s: %s", peer, REJECTS.name, error)
         rejected = Rejected("poison", str(error), record.value)
-        reject = RejectRecord.of(rejected, protocol="kafka", peer=peer, received_at=now_us())
+        reject = RejectRecord.of([rejected], protocol="kafka", peer=peer, received_at=now_us())
         await self._producer.deliver(REJECTS, reject.to_json(), key=peer.encode())
 
 

@@ -3,7 +3,8 @@
     coap-client -m post -t 110 -e '[{"n":"room-1/temperature","u":"Cel","v":21.5}]' coap://127.0.0.1:7302/readings
 
 2.04 Changed is sent when Kafka has the readings. Errors carry a diagnostic payload: 4.00 for a payload that holds a reading
-that was refused (the good ones are kept), 4.13 for one that is too large, 4.15 for another format, 5.03 when Kafka is away.
+that was refused (the good ones are kept), 4.01 without a valid token where one is needed (``?token=…``), 4.13 for one that
+is too large, 4.15 for another format, 5.03 when Kafka is away.
 """
 
 from __future__ import annotations
@@ -19,25 +20,28 @@ from aiocoap.blockwise import IncompleteException
 from aiocoap.numbers import codes
 from aiocoap.numbers.contentformat import ContentFormat
 
+from connectors.formats.catalogue import SENML_JSON
 from connectors.formats.decoded import Decoded
-from connectors.formats.senml import decode_payload
-from connectors.intake import REFUSE_SECONDS, Intake
+from connectors.identity import ANYONE
+from connectors.intake import REFUSE_SECONDS
+from connectors.site import Site
 from isotherm.clock import now_us
+from isotherm.errors import Unauthorized, Unavailable
 from isotherm.rejects import Rejected
-from isotherm.settings import Settings
 
-SENML_JSON = 110
-ACCEPTED_FORMATS = (SENML_JSON, ContentFormat.JSON, None)
+SENML_JSON_FORMAT = 110
+ACCEPTED_FORMATS = (SENML_JSON_FORMAT, ContentFormat.JSON, None)
 
 
 @asynccontextmanager
-async def listening(settings: Settings, intake: Intake) -> AsyncIterator[str]:
+async def listening(site: Site) -> AsyncIterator[str]:
     """Serve for the length of the block; yields where."""
-    site = resource.Site()
-    site.add_resource([".well-known", "core"], resource.WKCResource(site.get_resources_as_linkheader))
-    site.add_resource(["readings"], _Readings(intake))
+    settings = site.settings
+    resources = resource.Site()
+    resources.add_resource([".well-known", "core"], resource.WKCResource(resources.get_resources_as_linkheader))
+    resources.add_resource(["readings"], _Readings(site))
     context = await aiocoap.Context.create_server_context(
-        site, bind=(settings.host, settings.coap_port), transports=["udp6"]
+        resources, bind=(settings.host, settings.coap_port), transports=["udp6"]
     )
     try:
         yield f"coap://{settings.host}:{settings.coap_port}/readings"
@@ -46,11 +50,11 @@ async def listening(settings: Settings, intake: Intake) -> AsyncIterator[str]:
 
 
 class _Readings(resource.Resource):  # type: ignore[misc]
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, site: Site) -> None:
         super().__init__()
         self.rt = "isotherm.readings"
-        self.ct = SENML_JSON
-        self._intake = intake
+        self.ct = SENML_JSON_FORMAT
+        self._site = site
 
     async def render_to_pipe(self, pipe: Any) -> None:
         """Answer a request; blocks that do not fit together get 4.08 (RFC 7959 §2.9.2): aiocoap lets that be our fault."""
@@ -61,28 +65,46 @@ class _Readings(resource.Resource):  # type: ignore[misc]
 
     async def render_post(self, request: aiocoap.Message) -> aiocoap.Message:
         """Take in one payload."""
-        known = request.opt.content_format in ACCEPTED_FORMATS
-        decoded = decode_payload(request.payload, now_us()) if known else _of_another_format(request)
+        identity = ANYONE
+        pieces = iter([_of_another_format(request)])
+        if request.opt.content_format in ACCEPTED_FORMATS:
+            pieces = self._site.catalogue.decoders[SENML_JSON](request.payload, now_us())
         try:
             async with asyncio.timeout(REFUSE_SECONDS):
-                receipt = await self._intake.accept(decoded, peer=request.remote.hostinfo)
+                try:
+                    identity = await self._site.doorkeeper.identify(token=_token(request))
+                except Unauthorized as error:
+                    pieces = iter([Decoded.nothing(Rejected("auth", str(error), request.payload))])
+                receipt = await self._site.intake.accept(
+                    pieces, peer=request.remote.hostinfo, identity=identity, form=SENML_JSON
+                )
                 await receipt.durable()
-        except TimeoutError:
-            text = f"Kafka did not acknowledge within {REFUSE_SECONDS:.0f} s; send it again later"
+        except (TimeoutError, Unavailable) as error:
+            text = str(error) or f"Kafka did not acknowledge within {REFUSE_SECONDS} s; send it again later"
             return _error(codes.SERVICE_UNAVAILABLE, text)
-        if receipt.rejects:
-            first = receipt.rejects[0]
-            text = f"{len(receipt.rejects)} refused, {receipt.accepted} kept; {first.reason}: {first.detail}"
+        if receipt.rejected:
+            first = receipt.refusals[0]
+            text = f"{receipt.rejected} refused, {receipt.accepted} kept; {first.reason}: {first.detail}"
             return _error(_CODES.get(first.reason, codes.BAD_REQUEST), text)
         return aiocoap.Message(code=codes.CHANGED)
 
 
-_CODES = {"format": codes.UNSUPPORTED_CONTENT_FORMAT, "too_large": codes.REQUEST_ENTITY_TOO_LARGE}
+_CODES = {
+    "format": codes.UNSUPPORTED_CONTENT_FORMAT,
+    "too_large": codes.REQUEST_ENTITY_TOO_LARGE,
+    "auth": codes.UNAUTHORIZED,
+}
+
+
+def _token(request: aiocoap.Message) -> str | None:
+    return next((query.removeprefix("token=") for query in request.opt.uri_query if query.startswith("token=")), None)
 
 
 def _of_another_format(request: aiocoap.Message) -> Decoded:
     got = int(request.opt.content_format)
-    return Decoded.nothing(Rejected("format", f"content format {got}, expected {SENML_JSON} (SenML JSON)", request.payload))
+    return Decoded.nothing(
+        Rejected("format", f"content format {got}, expected {SENML_JSON_FORMAT} (SenML JSON)", request.payload)
+    )
 
 
 def _error(code: codes.Code, text: str) -> aiocoap.Message:

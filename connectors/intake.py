@@ -1,34 +1,42 @@
 """Intake: what every connector does with what it decoded.
 
-    decoded ─► check ─► shard by device ─► buffer per partition ─► pack ─► Kafka `readings` ─► receipt is durable
-                  └───► Kafka `rejects` ─────────────────────────────────────────────────────► and counted
+    decoded ─► who may say it ─► check ─► shard by device ─► buffer per partition ─► pack ─► Kafka `readings` ─► receipt
+                  └───────────────┴───► Kafka `rejects` ─────────────────────────────────────────────────► and counted
 
-Each partition has one pack on its way at a time; what arrives meanwhile becomes the next. So packs are small when there is
-little to do and large when there is much, without a setting, and a device's readings stay in order. A pack that Kafka
-does not take is offered again until it does: memory stays bounded because `accept` waits when too much is in flight.
+Each partition has one pack on its way at a time; what arrives meanwhile becomes the next, and packs of a partition leave at
+least ISOTHERM_LINGER_MS apart. So a reading that comes alone leaves at once, packs are large when there is much to do, and a
+device's readings stay in order. A pack that Kafka does not take is offered again until it does. Memory stays bounded: when
+too much is in flight nothing more is taken in, and when Kafka has not taken a pack for AWAY_SECONDS, new readings for that
+partition are refused at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from itertools import pairwise
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby, pairwise
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
+from connectors.buffers import Buffer, Columns, Room, weight
+from connectors.formats.catalogue import is_joinable
 from connectors.formats.decoded import Decoded
-from connectors.series_table import Key, SeriesTable, Units, resolve
+from connectors.identity import ANYONE, Identity
+from connectors.receipt import Receipt
+from connectors.series_table import SeriesTable, Units
 from isotherm.clock import now_us
-from isotherm.errors import InvalidReading
+from isotherm.errors import InvalidReading, Unavailable
 from isotherm.kafka import MAX_VALUE_BYTES, Producer
 from isotherm.ledger import Account
-from isotherm.limits import DAY, MAX_FUTURE_US, MAX_PACK_READINGS, MAX_PAST_US, SECOND
+from isotherm.limits import DAY, MAX_AHEAD_US, MAX_FUTURE_US, MAX_PACK_READINGS, MAX_PAST_US, MAX_REJECT_RAW_BYTES, SECOND
 from isotherm.logs import Throttle
-from isotherm.pack import Pack
+from isotherm.names import series_name
+from isotherm.pack import Attribute, Pack
 from isotherm.rejects import Rejected, RejectRecord
 from isotherm.settings import Settings
 from isotherm.topics import READINGS, REJECTS
@@ -36,21 +44,29 @@ from isotherm.topics import READINGS, REJECTS
 MAX_IN_FLIGHT = 500_000
 """Readings taken in and not yet acknowledged by Kafka: about 20 MB."""
 
-REFUSE_SECONDS = 5.0
+REFUSE_SECONDS = 4.5
 """How long a request waits for Kafka before it is refused."""
+
+AWAY_SECONDS = 4.0
+"""A partition that has not taken a pack for so long is away: what comes for it is refused at once."""
 
 DRAIN_SECONDS = 20.0
 """How long a stopping connector waits for Kafka to take the rest."""
 
-MAX_REJECTS_WAITING = 1_000
-"""Rejects taken in and not yet acknowledged by Kafka: at most 64 MB."""
+MAX_REJECTS_AT_ONCE = 500
+"""Reject records that are offered to Kafka at the same time."""
 
 MAX_KNOWN_NAMES = 500_000
 """Names remembered with their series, about 100 MB; beyond that they are learnt anew."""
 
 _accepted = Counter("isotherm_accepted_readings", "Readings acknowledged by Kafka", ["protocol"])
 _rejected = Counter("isotherm_rejected_readings", "Inputs that were refused", ["protocol", "reason"])
+_skewed = Counter("isotherm_skewed_readings", "Accepted readings from a clock that is ahead", ["protocol"])
 _in_flight = Gauge("isotherm_in_flight_readings", "Readings that wait for Kafka", ["protocol"])
+_packs = Histogram(
+    "isotherm_pack_readings", "Readings in a pack", ["protocol"], buckets=(1, 10, 100, 1_000, 3_000, MAX_PACK_READINGS)
+)
+_deliveries = Histogram("isotherm_delivery_seconds", "From offering a pack to Kafka's acknowledgement", ["protocol"])
 
 log = logging.getLogger(__name__)
 
@@ -66,18 +82,20 @@ class Intake:
         self._linger = settings.linger_ms / 1000
         self._series = SeriesTable(settings.partitions)
         self._units = Units()
-        self._buffers = [_Buffer() for _ in range(settings.partitions)]
+        self._buffers = [Buffer() for _ in range(settings.partitions)]
         self._filled = [asyncio.Event() for _ in range(settings.partitions)]
-        self._rejects: asyncio.Queue[tuple[RejectRecord, asyncio.Future[None]]] = asyncio.Queue(MAX_REJECTS_WAITING)
-        self._room = _Room(MAX_IN_FLIGHT, _in_flight.labels(self._protocol))
+        self._offered_at: list[float | None] = [None] * settings.partitions
+        self._rejects: asyncio.Queue[tuple[RejectRecord, Receipt]] = asyncio.Queue()  # bounded by the room
+        self._room = Room(MAX_IN_FLIGHT, _in_flight.labels(self._protocol))
         self._throttle = Throttle()
+        self._tasks = asyncio.TaskGroup()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Deliver for the length of the block; at its end, deliver the rest, for a bounded time."""
-        async with asyncio.TaskGroup() as tasks:
-            pumps = [tasks.create_task(self._pump(p), name=f"pump-{p}") for p in range(len(self._buffers))]
-            pumps.append(tasks.create_task(self._pump_rejects(), name="pump-rejects"))
+        async with self._tasks:
+            pumps = [self._tasks.create_task(self._pump(p), name=f"pump-{p}") for p in range(len(self._buffers))]
+            pumps.append(self._tasks.create_task(self._pump_rejects(), name="pump-rejects"))
             try:
                 yield
                 await self._drain()
@@ -85,238 +103,272 @@ class Intake:
                 for pump in pumps:
                     pump.cancel()
 
-    async def accept(self, decoded: Decoded, *, peer: str, device: str | None = None) -> Receipt:
-        """Take in what a decoder made of one input; waits while too much is in flight.
+    @property
+    def room(self) -> Room:
+        """Tells when something can be taken in."""
+        return self._room
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Kafka has not taken some pack for AWAY_SECONDS."""
+        return any(map(self._is_away, range(len(self._offered_at))))
+
+    def new_devices(self) -> list[str]:
+        """Return the devices that were first seen since the last call."""
+        return self._series.new_devices()
+
+    async def accept(
+        self, pieces: Iterable[Decoded], *, peer: str, identity: Identity = ANYONE, form: str = "", patient: bool = False
+    ) -> Receipt:
+        """Take in one input, and let others have a turn between its pieces.
 
         Args:
-            decoded: The readings and rejects.
+            pieces: What a decoder yields.
             peer: Who sent it, for the rejects.
-            device: The device that the channel names, if it does.
+            identity: For whom the peer may speak.
+            form: Name of the decoder, so that a reject can be decoded again.
+            patient: Wait for Kafka for as long as it is away.
+
+        Raises:
+            Unavailable: Kafka is away; pieces before this one may have been taken in.
         """
-        await self._room.wait()
+        receipt = Receipt()
+        for piece in pieces:
+            if receipt.accepted or receipt.rejected:
+                await asyncio.sleep(0)
+            while not self.take(piece, receipt, peer=peer, identity=identity, form=form):
+                if self.is_away and not patient:
+                    raise Unavailable(f"Kafka did not acknowledge anything for {AWAY_SECONDS:.0f} s; send it again later")
+                await self._room.given()
+        return receipt
+
+    def take(self, decoded: Decoded, receipt: Receipt, *, peer: str, identity: Identity, form: str) -> bool:
+        """Take in a piece of an input; False, and nothing is taken in, when there is no room or Kafka is away."""
         if len(self._series) > MAX_KNOWN_NAMES:
-            await self._forget_names()
-        # No await from here to the end of _store: the codes are those of the present table.
+            self._forget_names()
+        if self._room.is_full:
+            return False
         now = now_us()
-        keys: Sequence[Key] = decoded.names if device is None else [(device, name) for name in decoded.names]
-        codes = np.fromiter(map(self._series.__getitem__, keys), dtype=np.int64, count=len(keys))
+        codes = self._series.codes(decoded.names, identity.device)
+        if self.is_away and any(map(self._is_away, self._series.partitions(codes[codes >= 0]).tolist())):
+            return False
         good = (codes >= 0) & np.isfinite(decoded.value)
         good &= (decoded.time >= now - MAX_PAST_US) & (decoded.time <= now + MAX_FUTURE_US)
-        rejects = [*decoded.rejects, *(_refuse(decoded, i, now, device) for i in np.flatnonzero(~good).tolist())]
+        if identity.others is not None:
+            good &= self._series.belong(codes, identity.may_name)
+        everything = Columns(codes, decoded.time, decoded.value, decoded.seq)
+        accepted = everything if good.all() else everything.rows(good)
+        rejects = [*decoded.rejects, *(_refuse(decoded, i, now, identity) for i in np.flatnonzero(~good).tolist())]
         for name, unit in decoded.units.items():
-            self._units.note(self._series[name if device is None else (device, name)], unit, now)
-        pending = self._store(codes[good], decoded.time[good], decoded.value[good])
-        pending += [
-            await self._reject(RejectRecord.of(r, protocol=self._protocol, peer=peer, received_at=now)) for r in rejects
-        ]
-        return Receipt(int(np.count_nonzero(good)), rejects, pending)
+            self._units.note(self._series.code(name, identity.device), unit, now)
+        self._store(accepted, receipt)
+        for attribute in decoded.attributes:
+            rejects += self._store_attribute(attribute, receipt, now, identity)
+        self._reject(rejects, receipt, peer, form, identity, now)
+        self._note_skew(accepted, receipt, now)
+        return True
 
-    def _store(
-        self, codes: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]
-    ) -> list[asyncio.Future[None]]:
-        """Put readings into the buffers of their partitions; each future ends when they are durable."""
-        self._room.take(len(codes))
-        partitions = self._series.partitions(codes)
+    def _store(self, accepted: Columns, receipt: Receipt) -> None:
+        """Put readings into the buffers of their partitions."""
+        self._room.take(len(accepted))
+        receipt.accepted += len(accepted)
+        partitions = self._series.partitions(accepted.codes)
         order = np.argsort(partitions, kind="stable")
         bounds = np.searchsorted(partitions[order], np.arange(len(self._buffers) + 1))
-        pending = []
         for partition, (begin, end) in enumerate(pairwise(bounds.tolist())):
             if begin < end:
-                rows = order[begin:end]
-                pending.append(self._buffers[partition].add(codes[rows], time[rows], value[rows]))
+                self._buffers[partition].add(accepted.rows(order[begin:end]), receipt)
                 self._filled[partition].set()
-        return pending
+
+    def _store_attribute(self, attribute: Attribute, receipt: Receipt, now: int, identity: Identity) -> list[Rejected]:
+        """Put a string value into the buffer of its partition; returns the reject that it is instead."""
+        try:
+            series = series_name(attribute.series, identity.device)
+            _check(series, attribute.time, now, identity)
+        except InvalidReading as error:
+            fields = {"n": attribute.series, "vs": attribute.text, "t": attribute.time / SECOND}
+            return [Rejected(error.reason, error.detail, msgspec.json.encode(fields))]
+        code = self._series.code(series, None)
+        partition = int(self._series.partitions(np.array([code]))[0])
+        self._room.take(weight(len(attribute.text)))
+        receipt.accepted += 1
+        self._buffers[partition].add_attribute(attribute._replace(series=series), receipt)
+        self._filled[partition].set()
+        return []
+
+    def _note_skew(self, accepted: Columns, receipt: Receipt, now: int) -> None:
+        """Flag readings that come from a clock which is ahead: no delay explains that."""
+        ahead = np.flatnonzero(accepted.time > now + MAX_AHEAD_US)
+        if not len(ahead):
+            return
+        receipt.skewed += len(ahead)
+        self._account.skewed += len(ahead)
+        _skewed.labels(self._protocol).inc(len(ahead))
+        device = self._series.names[int(accepted.codes[ahead[0]])].partition("/")[0]
+        if self._throttle(f"skew {device}") is not None:
+            seconds = (int(accepted.time[ahead[0]]) - now) / SECOND
+            log.warning("the clock of %s is %.0f s ahead; its readings are kept as they are", device, seconds)
 
     async def _pump(self, partition: int) -> None:
         """Send what gathers in a partition's buffer, one pack after the other."""
-        filled = self._filled[partition]
+        filled, left_at = self._filled[partition], 0.0
         while True:
             await filled.wait()
-            if self._buffers[partition].count < MAX_PACK_READINGS:
-                await asyncio.sleep(self._linger)
-            buffer, self._buffers[partition] = self._buffers[partition], _Buffer()
+            pause = left_at + self._linger - time.monotonic()
+            if pause > 0 and len(self._buffers[partition]) < MAX_PACK_READINGS:
+                await asyncio.sleep(pause)
+            buffer, self._buffers[partition] = self._buffers[partition], Buffer()
             filled.clear()
-            for piece in buffer.cut(MAX_PACK_READINGS):
-                for count, record in self._records(*piece):
-                    await self._producer.deliver(READINGS, record, partition=partition)
-                    self._account.accepted += count
-                    _accepted.labels(self._protocol).inc(count)
-                    self._room.give(count)
-            buffer.done.set_result(None)
+            left_at = time.monotonic()
+            for columns in buffer.cut(MAX_PACK_READINGS):
+                for record in self._records(columns):
+                    await self._deliver(partition, *record)
+            for attributes in buffer.cut_attributes():
+                size = sum(weight(len(attribute.text)) for attribute in attributes)
+                await self._deliver(partition, len(attributes), size, self._pack(_NO_ROWS, {}, attributes).to_ipc())
+            buffer.settle()
 
-    def _records(
-        self, codes: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]
-    ) -> Iterator[tuple[int, bytes]]:
-        """Yield (readings, pack as a record), in halves for as long as their names make a record too large."""
-        units = self._units.news(np.unique(codes).tolist())
-        pieces = [slice(0, len(codes))]
+    async def _deliver(self, partition: int, count: int, size: int, record: bytes) -> None:
+        self._offered_at[partition] = began = time.monotonic()
+        await self._producer.deliver(READINGS, record, partition=partition)
+        self._offered_at[partition] = None
+        _deliveries.labels(self._protocol).observe(time.monotonic() - began)
+        _packs.labels(self._protocol).observe(count)
+        _accepted.labels(self._protocol).inc(count)
+        self._account.accepted += count
+        self._room.give(size)
+
+    def _is_away(self, partition: int) -> bool:
+        offered_at = self._offered_at[partition]
+        return offered_at is not None and time.monotonic() - offered_at > AWAY_SECONDS
+
+    def _records(self, columns: Columns) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (readings, their weight, pack as a record), in halves for as long as names make a record too large."""
+        units = self._units.news(np.unique(columns.codes).tolist())
+        pieces = [slice(0, len(columns))]
         while pieces:
             piece = pieces.pop()
-            record = self._pack(codes[piece], time[piece], value[piece], units).to_ipc()
+            record = self._pack(columns.rows(piece), units).to_ipc()
             middle = (piece.start + piece.stop) // 2
             if len(record) <= MAX_VALUE_BYTES or middle == piece.start:
-                yield piece.stop - piece.start, record
+                yield piece.stop - piece.start, piece.stop - piece.start, record
             else:
                 pieces += [slice(middle, piece.stop), slice(piece.start, middle)]
 
-    def _pack(
-        self, codes: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64], units: Mapping[int, str]
-    ) -> Pack:
-        distinct, series = np.unique(codes, return_inverse=True)
+    def _pack(self, columns: Columns, units: Mapping[int, str], attributes: Sequence[Attribute] = ()) -> Pack:
+        distinct, series = np.unique(columns.codes, return_inverse=True)
         names = {code: self._series.names[code] for code in distinct.tolist()}
         return Pack(
             names=list(names.values()),
             series=series.astype(np.int32),
-            time=time,
-            value=value,
+            time=columns.time,
+            value=columns.value,
             connector=self._instance,
             received_at=now_us(),
             units={name: units[code] for code, name in names.items() if code in units},
+            seq=columns.seq,
+            attributes=attributes,
         )
 
-    async def _reject(self, record: RejectRecord) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self._rejects.put((record, done))
-        if self._throttle(record.peer.rpartition(":")[0] or record.peer) is not None:
-            log.warning("rejected from %s: %s: %s", record.peer, record.reason, record.detail)
-        return done
+    def _reject(
+        self, rejects: Sequence[Rejected], receipt: Receipt, peer: str, form: str, identity: Identity, now: int
+    ) -> None:
+        """Put what was refused on its way, what belongs together in one record."""
+        if not rejects:
+            return
+        receipt.refuse(rejects)
+        for group in _grouped(rejects) if is_joinable(form) else ([one] for one in rejects):
+            record = RejectRecord.of(
+                group, protocol=self._protocol, peer=peer, form=form, device=identity.device, received_at=now
+            )
+            receipt.expect()
+            self._room.take(_reject_weight(record))
+            self._rejects.put_nowait((record, receipt))
+        if self._throttle(peer.rpartition(":")[0] or peer) is not None:
+            log.warning("rejected from %s: %s: %s", peer, rejects[0].reason, rejects[0].detail)
 
     async def _pump_rejects(self) -> None:
         while True:
             batch = [await self._rejects.get()]
-            while not self._rejects.empty():
+            while not self._rejects.empty() and len(batch) < MAX_REJECTS_AT_ONCE:
                 batch.append(self._rejects.get_nowait())
             async with asyncio.TaskGroup() as tasks:
                 for record, _ in batch:
                     key = (record.device or record.peer).encode()
                     tasks.create_task(self._producer.deliver(REJECTS, record.to_json(), key=key))
-            for record, done in batch:
-                self._account.rejected[record.reason] += 1
-                _rejected.labels(self._protocol, record.reason).inc()
-                done.set_result(None)
-                self._rejects.task_done()
+            for record, receipt in batch:
+                self._account.rejected[record.reason] += record.count
+                _rejected.labels(self._protocol, record.reason).inc(record.count)
+                self._room.give(_reject_weight(record))
+                receipt.settle()
 
     async def _drain(self) -> None:
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._room.emptied()
-                await self._rejects.join()
         except TimeoutError:
             log.error("stopped with %d readings that Kafka did not acknowledge", self._room.taken)
 
-    async def _forget_names(self) -> None:
-        """Begin a new table of series when nothing in flight refers to the old one."""
-        with self._room.closed():
+    def _forget_names(self) -> None:
+        """Let nothing in until nothing in flight refers to the table of series, and begin a new one."""
+
+        async def forget() -> None:
             await self._room.emptied()
             self._series = SeriesTable(len(self._buffers))
             self._units = Units()
+            self._room.open()
+
+        if not self._room.is_closed:
+            self._room.close()
+            self._tasks.create_task(forget(), name="forget-names")
 
 
-class Receipt:
-    """What became of one input.
-
-    Attributes:
-        accepted: Readings that go to the topic.
-        rejects: What was refused.
-    """
-
-    __slots__ = ("_pending", "accepted", "rejects")
-
-    def __init__(self, accepted: int, rejects: Sequence[Rejected], pending: Sequence[asyncio.Future[None]]) -> None:
-        self.accepted = accepted
-        self.rejects = rejects
-        self._pending = pending
-
-    async def durable(self) -> None:
-        """Return when Kafka has acknowledged everything, rejects included.
-
-        A caller that stops waiting knows nothing: what was taken in is still delivered when Kafka returns.
-        """
-        pending = [one for one in self._pending if not one.done()]
-        if pending:
-            await asyncio.wait(pending)
+_NO_ROWS = Columns(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0), None)
 
 
-class _Buffer:
-    """Readings of one partition that wait for their pack; ``done`` ends when Kafka has them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._codes: list[NDArray[np.int64]] = []
-        self._times: list[NDArray[np.int64]] = []
-        self._values: list[NDArray[np.float64]] = []
-
-    def add(self, codes: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]) -> asyncio.Future[None]:
-        self._codes.append(codes)
-        self._times.append(time)
-        self._values.append(value)
-        self.count += len(codes)
-        return self.done
-
-    def cut(self, size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
-        """Yield everything in pieces of at most ``size`` readings."""
-        codes, time, value = np.concatenate(self._codes), np.concatenate(self._times), np.concatenate(self._values)
-        for at in range(0, self.count, size):
-            yield codes[at : at + size], time[at : at + size], value[at : at + size]
+def _grouped(rejects: Sequence[Rejected]) -> Iterator[list[Rejected]]:
+    """Yield runs of rejects that differ in their bytes alone, as long as a record keeps all of those."""
+    for _, run in groupby(rejects, key=lambda one: (one.reason, one.device, one.size)):
+        group: list[Rejected] = []
+        size = 0
+        for one in run:
+            if group and (size + len(one.raw) >= MAX_REJECT_RAW_BYTES or one.size is not None):
+                yield group
+                group, size = [], 0
+            group.append(one)
+            size += len(one.raw) + 1
+        yield group
 
 
-class _Room:
-    """How much may be in flight: taken when readings come in, given back when Kafka has them."""
-
-    def __init__(self, size: int, gauge: Gauge) -> None:
-        self.taken = 0
-        self._size = size
-        self._gauge = gauge
-        self._closed = False
-        self._open = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._update()
-
-    async def wait(self) -> None:
-        await self._open.wait()
-
-    async def emptied(self) -> None:
-        await self._empty.wait()
-
-    def take(self, count: int) -> None:
-        self.taken += count
-        self._update()
-
-    def give(self, count: int) -> None:
-        self.taken -= count
-        self._update()
-
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        """Let nothing in for the length of the block."""
-        self._closed = True
-        self._update()
-        try:
-            yield
-        finally:
-            self._closed = False
-            self._update()
-
-    def _update(self) -> None:
-        self._gauge.set(self.taken)
-        for event, state in ((self._open, self.taken < self._size and not self._closed), (self._empty, not self.taken)):
-            if state:
-                event.set()
-            else:
-                event.clear()
+def _reject_weight(record: RejectRecord) -> int:
+    return weight(len(record.raw or record.raw_base64 or "") + len(record.detail))
 
 
-def _refuse(decoded: Decoded, i: int, now: int, device: str | None) -> Rejected:
+def _refuse(decoded: Decoded, i: int, now: int, identity: Identity) -> Rejected:
     """Say why reading ``i`` cannot be accepted."""
-    name, time, value = decoded.names[i], int(decoded.time[i]), float(decoded.value[i])
+    at, raw = decoded.source(i)
+    device = identity.device
     try:
-        series = resolve(name if device is None else (device, name))
+        series = series_name(decoded.names[i], identity.device)
+        device = series.partition("/")[0]
+        if not np.isfinite(decoded.value[i]):
+            raise InvalidReading("not_finite", f"value {decoded.value[i]}, expected a finite number")
+        _check(series, int(decoded.time[i]), now, identity)
     except InvalidReading as error:
-        return Rejected(error.reason, error.detail, decoded.raw(i), device)
+        return Rejected(error.reason, error.detail, raw, device, at=at)
+    raise AssertionError(f"reading {i} was refused and nothing is wrong with it")
+
+
+def _check(series: str, moment: int, now: int, identity: Identity) -> None:
+    """See that a peer may say something of a series, and that its time can be right.
+
+    Raises:
+        InvalidReading: it may not, or it cannot.
+    """
     device = series.partition("/")[0]
-    if not np.isfinite(value):
-        return Rejected("not_finite", f"value {value}, expected a finite number", decoded.raw(i), device)
-    distance = f"{abs(time - now) / 1e6:.0f} s in the {'future' if time > now else 'past'}"
-    expected = f"at most {MAX_FUTURE_US // SECOND} s in the future or {MAX_PAST_US // DAY} d in the past"
-    return Rejected("time", f"its time lies {distance}, expected {expected}", decoded.raw(i), device)
+    if not identity.may_name(device):
+        raise InvalidReading("identity", f"the reading names device {device!r}, the peer speaks for {identity.device!r}")
+    if not now - MAX_PAST_US <= moment <= now + MAX_FUTURE_US:
+        distance = f"{abs(moment - now) / SECOND:.0f} s in the {'future' if moment > now else 'past'}"
+        expected = f"at most {MAX_FUTURE_US // SECOND} s in the future or {MAX_PAST_US // DAY} d in the past"
+        raise InvalidReading("time", f"its time lies {distance}, expected {expected}")

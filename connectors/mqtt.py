@@ -18,9 +18,12 @@ from typing import Any
 import gmqtt
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 
-from connectors.formats.decoded import Decoded
-from connectors.formats.senml import decode_payload
+from connectors.formats.catalogue import SENML_JSON
+from connectors.formats.decoded import Decoded, Decoder
+from connectors.identity import ANYONE, only
 from connectors.intake import Intake
+from connectors.receipt import Receipt
+from connectors.site import Site
 from isotherm.clock import now_us
 from isotherm.names import is_device_name
 from isotherm.rejects import Rejected
@@ -41,13 +44,13 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def listening(settings: Settings, intake: Intake) -> AsyncIterator[str]:
+async def listening(site: Site) -> AsyncIterator[str]:
     """Subscribe for the length of the block; yields where. At its end, what was received is acknowledged."""
     asyncio.get_running_loop().set_exception_handler(_without_missing_acknowledgements)
-    subscriber = _Subscriber(settings, intake)
+    subscriber = _Subscriber(site.settings, site.intake, site.catalogue.decoders[SENML_JSON])
     await subscriber.connect()
     try:
-        yield f"mqtt://{settings.mqtt}"
+        yield f"mqtt://{site.settings.mqtt}"
     finally:
         await subscriber.disconnect()
 
@@ -55,8 +58,9 @@ async def listening(settings: Settings, intake: Intake) -> AsyncIterator[str]:
 class _Subscriber:
     """The connection to the broker, kept for as long as it lives."""
 
-    def __init__(self, settings: Settings, intake: Intake) -> None:
+    def __init__(self, settings: Settings, intake: Intake, decode: Decoder) -> None:
         self._intake = intake
+        self._decode = decode
         self._host, _, port = settings.mqtt.rpartition(":")
         self._port = int(port)
         self._is_5 = settings.mqtt_version == "5"
@@ -118,8 +122,7 @@ class _Subscriber:
         self._handling += 1
         self._idle.clear()
         try:
-            decoded, device = _decode(topic, payload)
-            receipt = await self._intake.accept(decoded, peer=topic, device=device)
+            receipt = await self._accept(topic, payload)
             await receipt.durable()
         except Exception:
             log.exception("a message on %s could not be handled and stays unacknowledged", topic)
@@ -131,16 +134,17 @@ class _Subscriber:
         # On another connection the same packet identifier is another message's.
         return 0 if connection == self._connection else None
 
+    async def _accept(self, topic: str, payload: bytes) -> Receipt:
+        match = _TOPIC.fullmatch(topic)
+        if match is None or not is_device_name(match[1]):
+            detail = f"topic {topic[:200]!r}, expected devices/ID/readings with a device name for ID"
+            pieces, identity = iter([Decoded.nothing(Rejected("name", detail, payload))]), ANYONE
+        else:
+            pieces, identity = self._decode(payload, now_us()), only(match[1])
+        return await self._intake.accept(pieces, peer=topic, identity=identity, form=SENML_JSON, patient=True)
+
 
 def _without_missing_acknowledgements(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Report what nobody caught, except that a message stays unacknowledged: gmqtt 0.8 knows no quiet way for that."""
     if str(context.get("exception")) != "Invalid PUBREC reason code None":
         loop.default_exception_handler(context)
-
-
-def _decode(topic: str, payload: bytes) -> tuple[Decoded, str | None]:
-    match = _TOPIC.fullmatch(topic)
-    if match is None or not is_device_name(match[1]):
-        detail = f"topic {topic[:200]!r}, expected devices/ID/readings with a device name for ID"
-        return Decoded.nothing(Rejected("name", detail, payload)), None
-    return decode_payload(payload, now_us()), match[1]

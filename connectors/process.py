@@ -5,32 +5,71 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+import resource
+import runpy
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from connectors import coap, mqtt, tcp
+from connectors import coap, http, mqtt, tcp
+from connectors.formats.catalogue import Catalogue
+from connectors.identity import Doorkeeper
 from connectors.intake import Intake
+from connectors.site import Listening, Site
 from isotherm import health, kafka, ledger
+from isotherm.errors import SettingsError, Unavailable
 from isotherm.process import stop_signal
+from isotherm.registry import Registry
 from isotherm.settings import Settings
 from isotherm.store import client
 
-Listening = Callable[[Settings, Intake], AbstractAsyncContextManager[str]]
+PROTOCOLS: dict[str, Listening] = {
+    "tcp": tcp.listening,
+    "http": http.listening,
+    "mqtt": mqtt.listening,
+    "coap": coap.listening,
+}
 
-PROTOCOLS: dict[str, Listening] = {"tcp": tcp.listening, "mqtt": mqtt.listening, "coap": coap.listening}
+NOTE_SECONDS = 1.0
+"""How often devices that were first seen are entered into the registry."""
 
 log = logging.getLogger(__name__)
 
 
-async def run(protocol: str, settings: Settings) -> None:
+def find(protocol: str) -> tuple[str, Listening]:
+    """Return the name and the connector of a protocol, or of a Python file that defines ``listening``.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    if protocol in PROTOCOLS:
+        return protocol, PROTOCOLS[protocol]
+    path = Path(protocol)
+    if path.suffix != ".py":
+        raise SettingsError(f"{protocol!r} is no protocol: expected {', '.join(PROTOCOLS)}, or a Python file")
+    try:
+        defined = runpy.run_path(str(path), run_name=path.stem)
+    except (OSError, SyntaxError, ImportError) as error:
+        raise SettingsError(f"the connector in {path} cannot be loaded: {error}") from error
+    if "listening" not in defined:
+        raise SettingsError(f"{path} defines no `listening`; see connectors/README.md")
+    return path.stem, defined["listening"]
+
+
+async def run(protocol: str, listening: Listening, settings: Settings) -> None:
     """Take readings in until SIGTERM or SIGINT; then stop listening, deliver the rest, and end.
+
+    Args:
+        protocol: Its name in the ledger.
+        listening: The connector.
+        settings: All of them.
 
     Raises:
         Unavailable: Kafka or the store did not answer at the start.
     """
     stop = stop_signal()
+    _raise_file_limit()
     where: str | None = None
     account = ledger.Account()
     instance = ledger.instance_of(protocol)
@@ -40,10 +79,12 @@ async def run(protocol: str, settings: Settings) -> None:
         await kafka.ensure_topics(settings)
         intake = Intake(settings, producer, instance, account)
         async with (
+            client.connected(settings) as redis,
             health.served(settings, lambda: None if where else "waiting for the listener"),
-            _reported(settings, instance, account),
+            _reported(settings, redis, instance, account),
+            _noted(intake, Registry(redis)),
             intake.running(),
-            PROTOCOLS[protocol](settings, intake) as where,
+            listening(_site(settings, intake, Registry(redis))) as where,
         ):
             log.info("listening on %s", where)
             await stop.wait()
@@ -52,17 +93,51 @@ async def run(protocol: str, settings: Settings) -> None:
         await producer.stop()
 
 
+def _site(settings: Settings, intake: Intake, registry: Registry) -> Site:
+    tags = [tag.strip() for tag in settings.influx_device_tags.split(",")]
+    return Site(settings, intake, Doorkeeper(settings, registry), Catalogue.of(tags, settings.graphite_prefix))
+
+
+def _raise_file_limit() -> None:
+    """Let the process have as many connections as the system allows it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 @contextlib.asynccontextmanager
-async def _reported(settings: Settings, instance: str, account: ledger.Account) -> AsyncIterator[None]:
+async def _reported(settings: Settings, redis: client.Client, instance: str, account: ledger.Account) -> AsyncIterator[None]:
     """Keep the ledger for the length of the block, and close it with the last numbers."""
     log_id = await kafka.cluster_id(settings)
-    async with client.connected(settings) as redis:
-        reporting = asyncio.create_task(ledger.keep_reporting(redis, instance, log_id, account), name="ledger")
+    reporting = asyncio.create_task(ledger.keep_reporting(redis, instance, log_id, account), name="ledger")
+    try:
+        yield
+    finally:
+        reporting.cancel()
         try:
-            yield
-        finally:
-            reporting.cancel()
-            try:
-                await ledger.report(redis, instance, log_id, account)
-            except RedisError as error:
-                log.warning("the ledger's last second is not written: %s", error)
+            await ledger.report(redis, instance, log_id, account)
+        except RedisError as error:
+            log.warning("the ledger's last second is not written: %s", error)
+
+
+@contextlib.asynccontextmanager
+async def _noted(intake: Intake, registry: Registry) -> AsyncIterator[None]:
+    """Enter devices into the registry when they are first seen, for the length of the block."""
+
+    async def note() -> None:
+        waiting: list[str] = []
+        while True:
+            await asyncio.sleep(NOTE_SECONDS)
+            waiting += intake.new_devices()
+            if waiting:
+                with contextlib.suppress(Unavailable):  # the next time: the ledger's report says that the store is away
+                    await registry.note(waiting)
+                    waiting.clear()
+
+    noting = asyncio.create_task(note(), name="note-devices")
+    try:
+        yield
+    finally:
+        noting.cancel()
+        with contextlib.suppress(Unavailable):
+            if new := intake.new_devices():
+                await registry.note(new)

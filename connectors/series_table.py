@@ -1,8 +1,8 @@
-"""What a connector remembers of the series it has seen: their numbers, partitions and units."""
+"""What a connector remembers of the series it has seen: their numbers, devices, partitions and units."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,37 +21,87 @@ Key = str | tuple[str, str]
 """A name that says its device, or (device of the channel, name)."""
 
 
-class SeriesTable(dict[Key, int]):
-    """Name → number of its series, or -1 when it can name none. Looking up a good new name enters it."""
+class SeriesTable:
+    """Name → number of its series. A good new name is entered when it is first looked up."""
 
     def __init__(self, partitions: int) -> None:
-        super().__init__()
         self.names: list[str] = []
+        self._codes = _Codes(self._enter)
         self._by_name: dict[str, int] = {}
+        self._by_device: dict[str, int] = {}
+        self._devices: list[str] = []
+        self._new_from = 0
         self._count = partitions
-        self._partitions = np.empty(1024, dtype=np.int64)
+        self._partition = np.empty(1024, dtype=np.int64)
+        self._device = np.empty(1024, dtype=np.int64)
 
-    def __missing__(self, key: Key) -> int:
-        try:
-            name = resolve(key)
-        except InvalidReading:
-            return -1  # and not remembered: a peer could send any number of them, of any length
-        code = self._by_name.get(name, -1)
-        if code < 0:
-            code = self._enter(name)
-        self[key] = code
-        return code
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def codes(self, names: Sequence[str], device: str | None) -> NDArray[np.int64]:
+        """Return the numbers of the series that names stand for, or -1, shape (n,).
+
+        Args:
+            names: SenML names.
+            device: The device that bare names belong to, if any.
+        """
+        keys: Sequence[Key] = names if device is None else [(device, name) for name in names]
+        return np.fromiter(map(self._codes.__getitem__, keys), dtype=np.int64, count=len(keys))
+
+    def code(self, name: str, device: str | None) -> int:
+        """Return the number of one series, or -1."""
+        return self._codes[name if device is None else (device, name)]
 
     def partitions(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the partitions of series, shape (n,)."""
-        return self._partitions[codes]
+        return self._partition[codes]
 
-    def _enter(self, name: str) -> int:
+    def belong(self, codes: NDArray[np.int64], may_name: Callable[[str], bool]) -> NDArray[np.bool_]:
+        """Tell which series are of a device that a peer may name, shape (n,); False where there is no series."""
+        distinct, which = np.unique(np.where(codes < 0, -1, self._device[codes]), return_inverse=True)
+        allowed = [device >= 0 and may_name(self._devices[device]) for device in distinct.tolist()]
+        return np.array(allowed, dtype=np.bool_)[which]
+
+    def new_devices(self) -> list[str]:
+        """Return the devices that were first seen since the last call."""
+        new, self._new_from = self._devices[self._new_from :], len(self._devices)
+        return new
+
+    def _enter(self, key: Key) -> int:
+        try:
+            name = series_name(key) if isinstance(key, str) else series_name(key[1], device=key[0])
+        except InvalidReading:
+            return -1
+        code = self._by_name.get(name)
+        return self._add(name) if code is None else code
+
+    def _add(self, name: str) -> int:
         code = self._by_name[name] = len(self.names)
         self.names.append(name)
-        if code == len(self._partitions):
-            self._partitions = np.concatenate([self._partitions, np.empty_like(self._partitions)])
-        self._partitions[code] = partition_of(name.partition("/")[0], self._count)
+        if code == len(self._partition):
+            self._partition = np.concatenate([self._partition, np.empty_like(self._partition)])
+            self._device = np.concatenate([self._device, np.empty_like(self._device)])
+        device = name.partition("/")[0]
+        number = self._by_device.get(device)
+        if number is None:
+            number = self._by_device[device] = len(self._devices)
+            self._devices.append(device)
+        self._device[code] = number
+        self._partition[code] = partition_of(device, self._count)
+        return code
+
+
+class _Codes(dict[Key, int]):
+    """Remembers the numbers of names; bad names are not remembered: a peer could send any number of them, of any length."""
+
+    def __init__(self, enter: Callable[[Key], int]) -> None:
+        super().__init__()
+        self._enter = enter
+
+    def __missing__(self, key: Key) -> int:
+        code = self._enter(key)
+        if code >= 0:
+            self[key] = code
         return code
 
 
@@ -75,12 +125,3 @@ class Units:
     def news(self, codes: Sequence[int]) -> dict[int, str]:
         """Return series → unit of those whose unit is new or has changed, once after each change."""
         return {code: self._news.pop(code) for code in codes if code in self._news}
-
-
-def resolve(key: Key) -> str:
-    """Return the series of a key.
-
-    Raises:
-        InvalidReading: it can name none.
-    """
-    return series_name(key) if isinstance(key, str) else series_name(key[1], device=key[0])

@@ -1,39 +1,61 @@
-"""TCP: NDJSON SenML, one record or array a line.
+"""TCP: lines of SenML (NDJSON), InfluxDB line protocol or Graphite plaintext; the first line shows which.
 
     {"n":"room-1/temperature","u":"Cel","v":21.5,"t":1790000000.25}
+    temperature,device=room-1 value=21.5 1790000000250000000
+    room-1.temperature 21.5 1790000000
 
-A connection may begin with a line that asks for acknowledgements:
+A connection may begin with a line that says who it is and asks for acknowledgements:
 
-    {"hello":{"ack":true}}
+    {"hello":{"device":"room-1","token":"…","ack":true}}
 
 and is then answered: ``{"ack":n}`` when Kafka has n readings of this connection, ``{"error":{…}}`` for each input that was
 refused (with ``count`` and the first of them when there were several in one chunk). A bad line costs that line and nothing
-else; after one that is too long, the next newline begins anew.
+else; after one that is too long, the next newline begins anew. When Kafka is away the connection is not read any further,
+and is told so.
+
+A connection is a protocol object without tasks or buffers of its own, so that ten thousand quiet ones cost little; one sweep
+a second over all of them sees to the time-outs. What a connection sent is taken in piece by piece, one a turn of the event
+loop, and it may have only so much in flight: so one that floods, or sends garbage, leaves the others their turns.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Collection
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 
+from connectors import metrics
+from connectors.answers import Answer, Answers, error
+from connectors.formats.catalogue import GRAPHITE, INFLUX, NDJSON, detect
 from connectors.formats.decoded import Decoded
 from connectors.formats.lines import MAX_CHUNK_BYTES, LineFramer
-from connectors.formats.senml import decode_lines
-from connectors.intake import Intake, Receipt
+from connectors.identity import ANYONE, Identity
+from connectors.receipt import Receipt
+from connectors.site import Site
+from connectors.tls import certified_device, server_context
 from isotherm.clock import now_us
+from isotherm.errors import IsothermError, Unauthorized, Unavailable
 from isotherm.logs import Throttle
 from isotherm.rejects import Rejected
-from isotherm.settings import Settings
+
+SWEEP_SECONDS = 0.5
+"""How often the time-outs of all connections are looked at."""
 
 IDLE_SECONDS = 600.0
 """A connection that sends nothing for so long is closed."""
 
-HALF_LINE_SECONDS = 30.0
+HELLO_SECONDS = 10.0
+"""How long a peer that must show a token may take to do so."""
+
+LINE_SECONDS = 30.0
 """A line that has begun must have ended by then, else it is refused and the connection closed."""
 
 UNREAD_SECONDS = 30.0
@@ -43,16 +65,21 @@ ANSWER_BUFFER_BYTES = 16 * 1024
 """Of the kernel, for each connection: answers are short, and a peer that does not read them is noticed soon."""
 
 CLOSE_SECONDS = 5.0
-"""How long a stop waits for peers to take their answers."""
+"""How long a stop waits for Kafka and for peers to take their answers."""
 
-MAX_CONNECTIONS = 10_000
-MAX_UNACKNOWLEDGED = 100
-"""Chunks of one connection that wait for Kafka; then it is not read until one is through."""
+MAX_UNACKNOWLEDGED = 50_000
+"""Readings of one connection that wait for Kafka; then it is not read until they are fewer."""
+
+_FORMS = {"senml": NDJSON, "influx": INFLUX, "graphite": GRAPHITE, "auto": None}
+
+_connections = metrics.connections.labels("tcp")
 
 log = logging.getLogger(__name__)
 
 
 class _Hello(msgspec.Struct, forbid_unknown_fields=True):
+    device: str | None = None
+    token: str | None = None
     ack: bool = False
 
 
@@ -64,158 +91,352 @@ _hello = msgspec.json.Decoder(_HelloLine)
 
 
 @asynccontextmanager
-async def listening(settings: Settings, intake: Intake) -> AsyncIterator[str]:
+async def listening(site: Site) -> AsyncIterator[str]:
     """Serve for the length of the block; yields where. At its end, what was read is taken in and acknowledged."""
-    connections: set[_Connection] = set()
-    throttle = Throttle()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(connections) >= MAX_CONNECTIONS:
-            if throttle("full") is not None:
-                log.warning("refused a connection: %d are open", MAX_CONNECTIONS)
-            writer.write(b'{"error":{"reason":"busy","detail":"too many connections","count":0}}\n')
-            writer.close()
-            return
-        connection = _Connection(intake, reader, writer)
-        connections.add(connection)
+    settings = site.settings
+    listener = _Listener(site)
+    loop = asyncio.get_running_loop()
+    create = partial(loop.create_server, listener.connection, settings.host, backlog=4096)
+    async with contextlib.AsyncExitStack() as servers:
+        server = await create(settings.tcp_port, reuse_port=settings.reuse_port or None)
+        servers.callback(server.close)
+        where = f"tcp://{settings.host}:{server.sockets[0].getsockname()[1]}"
+        if context := server_context(settings):
+            secure = await create(settings.tcp_tls_port, ssl=context, reuse_port=settings.reuse_port or None)
+            servers.callback(secure.close)
+            where += f" and tls://{settings.host}:{secure.sockets[0].getsockname()[1]}"
+        sweeping = asyncio.create_task(listener.sweep(), name="tcp-sweep")
         try:
-            await connection.serve()
+            yield where
         finally:
-            connections.discard(connection)
-
-    server = await asyncio.start_server(serve, settings.host, settings.tcp_port, limit=MAX_CHUNK_BYTES, backlog=1024)
-    try:
-        host, port = server.sockets[0].getsockname()[:2]
-        yield f"tcp://{host}:{port}"
-    finally:
-        server.close()
-        await _close(connections)
+            await servers.aclose()
+            await listener.close()
+            sweeping.cancel()
 
 
-async def _close(connections: Collection[_Connection]) -> None:
-    """End every connection when what it sent is answered; one that takes too long is cut off."""
-    closing = {asyncio.create_task(connection.close()) for connection in connections}
-    if closing:
-        await asyncio.wait(closing, timeout=CLOSE_SECONDS)
-        for connection in connections:
-            connection.abort()
-        await asyncio.wait(closing)
+class _Listener:
+    """All connections of this process."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.form = _FORMS[site.settings.tcp_format]
+        self.throttle = Throttle()
+        self._open: set[_Connection] = set()
+        self._of_peer: Counter[str] = Counter()
+        self._closing: asyncio.Event | None = None
+
+    def connection(self) -> _Connection:
+        """Return the protocol object of a new connection."""
+        return _Connection(self)
+
+    def enter(self, connection: _Connection) -> str | None:
+        """Note an open connection; returns why it cannot be, if so."""
+        limits = self.site.settings
+        self._open.add(connection)
+        self._of_peer[connection.host] += 1
+        _connections.set(len(self._open))
+        full = None
+        if len(self._open) > limits.max_connections:
+            full = f"{limits.max_connections} connections are open"
+        elif self._of_peer[connection.host] > limits.max_connections_per_peer:
+            full = f"{limits.max_connections_per_peer} connections of {connection.host} are open"
+        if full and self.throttle("full") is not None:
+            log.warning("refused a connection of %s: %s", connection.host, full)
+        return full
+
+    def leave(self, connection: _Connection) -> None:
+        """Note that a connection has ended."""
+        self._open.discard(connection)
+        self._of_peer[connection.host] -= 1
+        if not self._of_peer[connection.host]:
+            del self._of_peer[connection.host]
+        _connections.set(len(self._open))
+        if self._closing is not None and not self._open:
+            self._closing.set()
+
+    async def sweep(self) -> None:
+        """Look at the time-outs of all connections, for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            is_away, now = self.site.intake.is_away, _now()
+            for connection in tuple(self._open):
+                connection.check(now, is_away)
+
+    async def close(self) -> None:
+        """End every connection when what it sent is answered; one that takes too long is cut off."""
+        self._closing = asyncio.Event()
+        for connection in tuple(self._open):
+            connection.finish()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS if self._open else 0):
+                await self._closing.wait()
+        except TimeoutError:
+            for connection in tuple(self._open):
+                connection.abort()
 
 
-class _Connection:
+class _Connection(asyncio.Protocol):
     """One peer."""
 
-    def __init__(self, intake: Intake, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._intake = intake
-        self._reader = reader
-        self._writer = writer
-        self._framer = LineFramer()
-        self._began = False
-        self._acknowledges = False
-        self._acknowledged = 0
-        self._unacknowledged: asyncio.Queue[Receipt | None] = asyncio.Queue(MAX_UNACKNOWLEDGED)
-        self._reading: asyncio.Task[None] | None = None
-        self._closed = asyncio.Event()
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
-        writer.transport.set_write_buffer_limits(high=0)
-        host, port = (writer.get_extra_info("peername") or ("?", 0))[:2]
-        self._peer = f"{host}:{port}"
+    __slots__ = (
+        "_acknowledges",
+        "_answers",
+        "_asking",
+        "_began",
+        "_form",
+        "_framer",
+        "_heard_at",
+        "_identity",
+        "_inbox",
+        "_is_ending",
+        "_is_paused",
+        "_is_waiting",
+        "_line_at",
+        "_listener",
+        "_piece",
+        "_pieces",
+        "_told_away",
+        "_transport",
+        "_unread_at",
+        "host",
+        "peer",
+    )
 
-    async def serve(self) -> None:
-        """Read until the peer, a time-out or :meth:`close` ends it; then answer what was read."""
-        self._reading = asyncio.create_task(self._read(), name=f"tcp-read-{self._peer}")
-        answering = asyncio.create_task(self._answer(), name=f"tcp-answer-{self._peer}")
-        try:
-            await asyncio.wait({self._reading})
-            await self._unacknowledged.put(None)
-            await answering
-        finally:
-            self._writer.close()
-            self._closed.set()
-        if not self._reading.cancelled() and (error := self._reading.exception()):
-            if not isinstance(error, OSError):
-                raise error
-            log.debug("%s went away: %s", self._peer, error)
+    def __init__(self, listener: _Listener) -> None:
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._framer = LineFramer()
+        self._form = listener.form
+        self._identity: Identity | None = None
+        self._asking: asyncio.Task[None] | None = None  # for the identity
+        self._began = False  # the first line was seen
+        self._acknowledges = False
+        self._answers = Answers()
+        self._inbox: list[bytes | Decoded] = []  # complete lines, and rejects
+        self._pieces: Iterator[Decoded] = iter(())  # of the lines that are being taken in
+        self._piece: Decoded | None = None  # decoded and not taken in
+        self._is_waiting = False  # for its turn or for room
+        self._is_paused = False
+        self._is_ending = False
+        self._told_away = False
+        self._heard_at = 0.0
+        self._line_at: float | None = None  # when the unfinished line began
+        self._unread_at: float | None = None  # since when the peer does not read its answers
+        self.host = self.peer = "?"
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.host, port = (transport.get_extra_info("peername") or ("?", 0))[:2]
+        self.peer = f"{self.host}:{port}"
+        self._heard_at = _now()
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
+        transport.set_write_buffer_limits(high=0)
+        if (full := self._listener.enter(self)) is not None:
+            self._say(error("busy", full))
+            transport.close()
+            return
+        certified = certified_device(transport)
+        if certified is not None or self._listener.site.doorkeeper.is_open:
+            self._identify(_Hello(), certified)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = _now()
+        for at in range(0, len(data), MAX_CHUNK_BYTES):
+            self._feed(*self._framer.feed(data[at : at + MAX_CHUNK_BYTES]))
+        if not self._framer.is_inside_line:
+            self._line_at = None
+        elif self._line_at is None or b"\n" in data:
+            self._line_at = self._heard_at
+        self._work()
+
+    def eof_received(self) -> bool:
+        self.finish()
+        return self._transport is not None and self._transport.get_extra_info("sslcontext") is None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._acknowledges = False
+        self._transport = None
+        self._listener.leave(self)
+        self.finish()  # what was read is taken in all the same
+
+    def pause_writing(self) -> None:
+        self._unread_at = _now()
+        self._pause_or_resume()
+
+    def resume_writing(self) -> None:
+        self._unread_at = None
+        self._pause_or_resume()
+
+    # What the listener calls.
+
+    def check(self, now: float, is_away: bool) -> None:
+        """Look at the time-outs."""
+        if self._unread_at is not None and now - self._unread_at > UNREAD_SECONDS:
+            self.abort()
+        elif self._line_at is not None and now - self._line_at > LINE_SECONDS and not self._is_paused:
+            half, rejects = self._framer.finish()
+            if half:
+                rejects.append(Rejected("malformed", f"a line that did not end within {LINE_SECONDS:.0f} s", half))
+            self._feed(b"", rejects)
+            self.finish()
+        elif now - self._heard_at > (IDLE_SECONDS if self._identity else HELLO_SECONDS) and not self._is_paused:
+            self.finish()
+        elif is_away and self._answers and not self._told_away:
+            self._told_away = True
+            self._say(error("unavailable", "Kafka is away; nothing more is read until it is back"))
+        elif not is_away:
+            self._told_away = False
+
+    def finish(self) -> None:
+        """Read no more; close when what was read is answered."""
+        if not self._is_ending:
+            self._feed(*self._framer.finish())
+            self._is_ending = True
+            if self._identity is None and self._asking is None:
+                self._turn_away(Unauthorized(f"the peer did not say who it is within {HELLO_SECONDS:.0f} s"))
+            self._work()
 
     def abort(self) -> None:
         """Answer nothing more."""
         self._acknowledges = False
-        self._writer.transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
-    async def close(self) -> None:
-        """Read no more; return when what was read is answered."""
-        if self._reading is not None:
-            self._reading.cancel()
-        await self._closed.wait()
+    # Who it is.
 
-    async def _read(self) -> None:
-        while True:
-            patience = HALF_LINE_SECONDS if self._framer.is_inside_line else IDLE_SECONDS
+    def _identify(self, hello: _Hello, certified: str | None) -> None:
+        """Find out for whom the peer may speak; until that is known nothing is taken in."""
+        doorkeeper = self._listener.site.doorkeeper
+
+        async def ask() -> None:
             try:
-                async with asyncio.timeout(patience):
-                    chunk = await self._reader.read(MAX_CHUNK_BYTES)
-            except TimeoutError:
-                await self._time_out()
-                return
-            lines, rejects = self._framer.feed(chunk) if chunk else self._framer.finish()
-            if lines and not self._began:
-                lines = self._begin(lines)
-            if lines or rejects:
-                await self._take(lines, rejects)
-            if not chunk:
-                return
+                self._identity = await doorkeeper.identify(device=hello.device, token=hello.token, certified=certified)
+            except (Unauthorized, Unavailable) as reason:
+                self._turn_away(reason)
+            self._asking = None
+            self._work()
+
+        if doorkeeper.is_open and certified is None and hello.device is None:
+            self._identity = ANYONE
+        else:
+            self._asking = asyncio.create_task(ask(), name=f"tcp-identify-{self.peer}")
+
+    def _turn_away(self, reason: IsothermError) -> None:
+        """Keep what an unknown peer sent as a reject, tell it, and close."""
+        lines = b"".join(one for one in self._inbox if isinstance(one, bytes))
+        if lines:
+            self._inbox = [Decoded.nothing(Rejected("auth", str(reason), lines))]
+        else:
+            self._say(error("auth", str(reason)))
+        self._identity, self._is_ending, self._acknowledges = ANYONE, True, True
+
+    # Taking in.
+
+    def _feed(self, lines: bytes, rejects: list[Rejected]) -> None:
+        """Put complete lines into the inbox."""
+        if rejects:
+            self._inbox.append(Decoded.nothing(*rejects))
+        if lines and not self._began:
+            lines = self._begin(lines)
+        if lines:
+            self._inbox.append(lines)
 
     def _begin(self, lines: bytes) -> bytes:
         """Take the hello, if the first line is one; returns the lines after it."""
         self._began = True
         first, _, rest = lines.partition(b"\n")
-        if b'"hello"' not in first:
-            return lines
-        try:
-            self._acknowledges = _hello.decode(first).hello.ack
-        except msgspec.DecodeError:
-            return lines  # becomes a reject that says what is wrong with it
-        return rest
+        hello = _Hello()
+        if b'"hello"' in first:
+            with contextlib.suppress(msgspec.DecodeError):  # it becomes a reject that says what is wrong with it
+                hello, lines = _hello.decode(first).hello, rest
+        self._acknowledges = hello.ack
+        if self._identity is None or hello.device is not None:
+            self._identify(hello, certified_device(self._transport))
+        return lines
 
-    async def _take(self, lines: bytes, rejects: list[Rejected]) -> None:
-        if rejects:
-            await self._keep(Decoded.nothing(*rejects))
-        if lines:
-            await self._keep(decode_lines(lines, now_us()))
+    def _work(self) -> None:
+        """Take in what was read: as much as is ready and then, in later turns of the event loop, a piece a turn."""
+        began = _now()
+        while not self._is_waiting and self._asking is None and self._identity is not None:
+            piece = self._piece or self._next_piece()
+            if piece is None:
+                break
+            self._take(piece)
+            if self._piece is not None and not self._is_waiting:
+                # Pause for as long as it took: who sends what is slow to read has half of the time at most.
+                self._is_waiting = True
+                asyncio.get_running_loop().call_later(_now() - began, self._go_on)
+        self._pause_or_resume()
+        self._close_when_answered()
 
-    async def _keep(self, decoded: Decoded) -> None:
-        if decoded or decoded.rejects:
-            receipt = await self._intake.accept(decoded, peer=self._peer)
-            await self._unacknowledged.put(receipt)
+    def _go_on(self) -> None:
+        self._is_waiting = False
+        self._work()
 
-    async def _time_out(self) -> None:
-        half, rejects = self._framer.finish()
-        if half:
-            rejects.append(Rejected("malformed", f"half a line, and nothing for {HALF_LINE_SECONDS:.0f} s", half))
-        if rejects:
-            await self._keep(Decoded.nothing(*rejects))
+    def _take(self, piece: Decoded) -> None:
+        intake, receipt = self._listener.site.intake, Receipt()
+        identity, form = self._identity or ANYONE, self._form or NDJSON
+        if not intake.take(piece, receipt, peer=self.peer, identity=identity, form=form):
+            self._piece = piece
+            self._is_waiting = True
+            intake.room.when_given(self._go_on)
+            return
+        self._piece = next(self._pieces, None)
+        if not receipt.is_durable:
+            receipt.when_settled(self._answer)
+            self._answers.expect(receipt)
 
-    async def _answer(self) -> None:
-        """Wait for each input in its order, and say what became of it."""
-        while (receipt := await self._unacknowledged.get()) is not None:
-            await receipt.durable()
-            self._acknowledged += receipt.accepted
-            if self._acknowledges:
-                await self._write(receipt)
+    def _next_piece(self) -> Decoded | None:
+        while self._inbox:
+            lines = self._inbox.pop(0)
+            if isinstance(lines, Decoded):
+                return lines
+            if self._form is None:  # the first line that looks like something decides
+                self._form = next(filter(None, map(detect, lines.split(b"\n"))), None)
+            self._pieces = self._listener.site.catalogue.decoders[self._form or NDJSON](lines, now_us())
+            if (piece := next(self._pieces, None)) is not None:
+                return piece
+        return None
 
-    async def _write(self, receipt: Receipt) -> None:
-        lines = []
-        if receipt.rejects:
-            first = receipt.rejects[0]
-            error = {"reason": first.reason, "detail": first.detail, "count": len(receipt.rejects)}
-            lines.append(msgspec.json.encode({"error": error}))
-        if receipt.accepted:
-            lines.append(msgspec.json.encode({"ack": self._acknowledged}))
-        self._writer.write(b"".join(line + b"\n" for line in lines))
-        try:
-            async with asyncio.timeout(UNREAD_SECONDS):
-                await self._writer.drain()
-        except TimeoutError:
-            self.abort()  # asks for answers and reads none
-        except OSError:
-            self._acknowledges = False  # the peer left; what it sent is stored all the same
+    def _pause_or_resume(self) -> None:
+        """Read only what can be taken in."""
+        pause = (
+            self._is_ending
+            or self._is_waiting
+            or self._asking is not None
+            or self._unread_at is not None
+            or self._answers.unacknowledged > MAX_UNACKNOWLEDGED
+        )
+        if pause is not self._is_paused and self._transport is not None:
+            self._is_paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._heard_at = _now()
+                self._transport.resume_reading()
+
+    # Answering.
+
+    def _answer(self) -> None:
+        """Say what became of the inputs that are durable."""
+        answers = self._answers.due()
+        if answers and self._acknowledges:
+            self._say(*answers)
+        self._pause_or_resume()
+        self._close_when_answered()
+
+    def _say(self, *answers: Answer) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers))
+
+    def _close_when_answered(self) -> None:
+        done = self._is_ending and not (self._inbox or self._piece or self._answers or self._asking)
+        if done and self._transport is not None:
+            self._transport.close()
+
+
+def _now() -> float:
+    return time.monotonic()

@@ -9,9 +9,10 @@ HEAD = "# Every setting of Isotherm with its default. Uncomment and change what 
 
 def main() -> None:
     """Write the file."""
-    blocks = [
-        f"# {field.description}\n# {PREFIX}{name.upper()}={field.default}\n" for name, field in Settings.model_fields.items()
-    ]
+    blocks = []
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else field.default
+        blocks.append(f"# {field.description}\n# {PREFIX}{name.upper()}={default}\n")
     Path(__file__).with_name("sample.env").write_text("\n".join([HEAD + "\n", *blocks]))
 
 

@@ -4,6 +4,7 @@
     ├── SettingsError      a setting, argument or name is wrong; nothing was started
     ├── StackError         the local stack cannot start, or is not running
     ├── InvalidReading     a reading cannot be accepted; carries the reason that `rejects` counts
+    ├── Unauthorized       a peer did not show who it is
     ├── Unavailable        Kafka or Redis is away; the same call may succeed later
     └── LogConflict        the store and the Kafka log contradict each other; a person has to decide
 
@@ -38,6 +39,10 @@ class InvalidReading(IsothermError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class Unauthorized(IsothermError):
+    """A peer did not show who it is, or is another than it says."""
 
 
 class Unavailable(IsothermError):

@@ -38,15 +38,17 @@ class Account:
     Attributes:
         accepted: Acknowledged by Kafka.
         rejected: By reason.
+        skewed: Of the accepted, those from a clock that is ahead.
     """
 
     accepted: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    skewed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the ledger, in readings."""
+    """One line of the ledger, in readings; ``skewed`` counts accepted ones that came from a clock which is ahead."""
 
     received: int = 0
     accepted: int = 0
@@ -54,6 +56,7 @@ class Line:
     stored: int = 0
     in_flight: int = 0
     lost: int = 0
+    skewed: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Line) -> Line:
@@ -61,7 +64,7 @@ class Line:
         return Line(**sums, reasons=Counter(self.reasons) + Counter(other.reasons))
 
 
-COLUMNS = ("received", "accepted", "rejected", "stored", "in_flight", "lost")
+COLUMNS = ("received", "accepted", "rejected", "stored", "in_flight", "lost", "skewed")
 
 
 def instance_of(protocol: str) -> str:
@@ -75,7 +78,7 @@ async def report(redis: Client, instance: str, log_id: str, account: Account) ->
     Raises:
         RedisError: the store did not take it.
     """
-    fields: dict[str, str | int] = {"log": log_id, "accepted": account.accepted}
+    fields: dict[str, str | int] = {"log": log_id, "accepted": account.accepted, "skewed": account.skewed}
     fields |= {f"rejected:{reason}": count for reason, count in account.rejected.items()}
     await redis.hset(layout.CONNECTOR_PREFIX + instance, mapping=fields)
 
@@ -139,5 +142,6 @@ def _line(reported: Mapping[str, str], stored: int, log_id: str) -> Line:
         stored=stored,
         in_flight=0 if gone else open_readings,
         lost=open_readings if gone else 0,
+        skewed=int(reported.get("skewed", 0)),
         reasons=reasons,
     )

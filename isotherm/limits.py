@@ -21,6 +21,15 @@ MAX_PACK_READINGS = 10_000
 MAX_NAME_CHARS = 128
 """A device name, and a metric name."""
 
+MAX_ATTRIBUTE_CHARS = 4096
+"""A string value, which becomes an attribute of its device."""
+
+MAX_SEQ = 2**63 - 1
+"""Greatest sequence number that a device may send."""
+
+MAX_AHEAD_US = 5 * SECOND
+"""A reading whose time is further ahead is accepted, and its device's clock said to be wrong: no delay explains it."""
+
 MAX_FUTURE_US = 10 * MINUTE
 """How far ahead of the server's clock a reading may claim to be."""
 

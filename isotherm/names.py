@@ -35,11 +35,10 @@ def series_name(name: str, device: str | None = None) -> str:
 
     Args:
         name: Base name and name, concatenated.
-        device: The device that the channel itself names (an MQTT topic, a path), if it does. A bare name is then
-            a metric of that device, and a full name must agree with it.
+        device: The device that a bare name is a metric of, if there is one (of an MQTT topic, of a token).
 
     Raises:
-        InvalidReading: reason ``no_device``, ``name`` or ``identity``.
+        InvalidReading: reason ``no_device`` or ``name``.
 
     >>> series_name("room-1/temperature")
     'room-1/temperature'
@@ -49,11 +48,8 @@ def series_name(name: str, device: str | None = None) -> str:
     'room-1/temperature'
     """
     named, metric = _split(name)
-    if device is not None:
-        if named is None:
-            named, metric = device, name
-        elif named != device:
-            raise InvalidReading("identity", f"the reading names device {named[:80]!r}, the channel is {device!r}'s")
+    if named is None:
+        named = device
     if named is None:
         raise InvalidReading("no_device", f"{name[:80]!r} names no device; expected 'device/metric'")
     if not is_device_name(named):

@@ -10,7 +10,8 @@ One pack is one Kafka record of the topic ``readings``: an Arrow IPC stream with
     | seq    | uint64, nullable          | the device's own number of the reading, if it sends one |
 
 Schema metadata: ``isotherm.version`` (of this format), ``connector`` (protocol and instance, what the ledger counts
-by), ``received_at`` (µs UTC) and ``units`` (JSON, series → unit; only those the connector has news of).
+by), ``received_at`` (µs UTC), ``units`` (JSON, series → unit; only those the connector has news of) and ``attributes``
+(JSON, a list of ``[series, time µs, text]``: string values, of which the newest is kept and no history).
 
 Arrays are built from buffers rather than with ``pyarrow.array``: that would import pandas when it is installed (1.2 s)
 and copies.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,6 +29,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 VERSION = b"1"
+
+NO_SEQ = np.iinfo(np.uint64).max
+"""In a column of sequence numbers: this reading has none."""
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -46,6 +50,20 @@ class MalformedPack(ValueError):
     """The bytes are not a pack of this version."""
 
 
+class Attribute(NamedTuple):
+    """A string value: what a device says of itself, such as its firmware.
+
+    Attributes:
+        series: ``device/attribute``; in what a decoder returns, the SenML name.
+        time: µs since the epoch UTC.
+        text: The string; of a data value (``vd``), its base64url form.
+    """
+
+    series: str
+    time: int
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Pack:
     """Readings in columns.
@@ -58,7 +76,8 @@ class Pack:
         connector: Protocol and instance that took them in, such as ``tcp/6f1c``.
         received_at: µs since the epoch UTC.
         units: Units of the series whose unit is new or has changed.
-        seq: The devices' own numbers, shape (n,), uint64; None when no reading has one.
+        seq: The devices' own numbers, shape (n,), uint64, NO_SEQ where there is none; None when no reading has one.
+        attributes: String values, which are no readings of a series.
     """
 
     names: Sequence[str]
@@ -69,13 +88,15 @@ class Pack:
     received_at: int
     units: Mapping[str, str] = field(default_factory=dict)
     seq: NDArray[np.uint64] | None = None
+    attributes: Sequence[Attribute] = ()
 
     def __len__(self) -> int:
-        return len(self.value)
+        """Readings and attributes: what the ledger counts."""
+        return len(self.value) + len(self.attributes)
 
     def to_ipc(self) -> bytes:
         """Encode as an Arrow IPC stream."""
-        count = len(self)
+        count = len(self.value)
         lengths = np.fromiter(map(len, self.names), dtype=np.int32, count=len(self.names))
         offsets = np.zeros(len(self.names) + 1, dtype=np.int32)
         np.cumsum(lengths, out=offsets[1:])
@@ -87,9 +108,7 @@ class Pack:
             pa.DictionaryArray.from_arrays(index, dictionary, safe=False),
             pa.Array.from_buffers(_TIME, count, [None, pa.py_buffer(np.ascontiguousarray(self.time))]),
             pa.Array.from_buffers(pa.float64(), count, [None, pa.py_buffer(np.ascontiguousarray(self.value))]),
-            pa.nulls(count, pa.uint64())
-            if self.seq is None
-            else pa.Array.from_buffers(pa.uint64(), count, [None, pa.py_buffer(np.ascontiguousarray(self.seq))]),
+            pa.nulls(count, pa.uint64()) if self.seq is None else _nullable(self.seq),
         ]
         metadata = {
             b"isotherm.version": VERSION,
@@ -98,6 +117,8 @@ class Pack:
         }
         if self.units:
             metadata[b"units"] = msgspec.json.encode(self.units)
+        if self.attributes:
+            metadata[b"attributes"] = msgspec.json.encode(self.attributes)
         schema = _SCHEMA.with_metadata(metadata)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, schema) as writer:
@@ -130,7 +151,7 @@ class Pack:
             raise ValueError(f"schema {batch.schema}")
         batch.validate(full=True)
         series, seq = batch.column(0), batch.column(3)
-        units = metadata.get(b"units")
+        units, attributes = metadata.get(b"units"), metadata.get(b"attributes")
         return cls(
             names=series.dictionary.to_pylist(),
             series=_numpy(series.indices, np.int32),
@@ -139,8 +160,26 @@ class Pack:
             connector=metadata[b"connector"].decode(),
             received_at=int(metadata[b"received_at"]),
             units=msgspec.json.decode(units, type=dict[str, str]) if units else {},
-            seq=None if seq.null_count else _numpy(seq, np.uint64),
+            seq=_with_gaps(seq),
+            attributes=msgspec.json.decode(attributes, type=list[Attribute]) if attributes else (),
         )
+
+
+def _nullable(seq: NDArray[np.uint64]) -> pa.Array:
+    valid = seq != NO_SEQ
+    bits = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(pa.uint64(), len(seq), [bits, pa.py_buffer(np.ascontiguousarray(seq))])
+
+
+def _with_gaps(column: pa.Array) -> NDArray[np.uint64] | None:
+    if column.null_count == len(column):
+        return None
+    data = np.frombuffer(column.buffers()[1] or b"", dtype=np.uint64)[column.offset : column.offset + len(column)]
+    if not column.null_count:
+        return data
+    bits = np.frombuffer(column.buffers()[0], dtype=np.uint8)
+    valid = np.unpackbits(bits, bitorder="little")[column.offset : column.offset + len(column)]
+    return np.where(valid, data, NO_SEQ)
 
 
 def _numpy(column: pa.Array, dtype: type[_Scalar]) -> NDArray[_Scalar]:

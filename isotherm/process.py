@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import signal
 from collections.abc import Iterable
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """In a child, between fork and exec: let the kernel end it with a signal when its parent is killed."""
+    _libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def stop_signal() -> asyncio.Event:

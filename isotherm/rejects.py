@@ -9,11 +9,14 @@ too_large       is over MAX_PACK_BYTES or MAX_PACK_READINGS
 version         is of a SenML version we do not know
 unknown_field   has a field that must be understood (RFC 8428 §4.4) and is not
 base            follows a bad record that may have changed the base fields
+format          comes in a format that its connector does not take
+auth            comes from a peer that did not show who it is
 no_device       names no device
 name            has a name of other characters, or too long a one
 identity        names another device than the channel does
 no_value        has no value
-not_numeric     has a value that is no number
+seq             has a sequence number out of range
+attribute       has a string value that is too long
 not_finite      is infinite or not a number
 time            lies too far in the past or the future
 poison          is a record on `readings` that is no pack
@@ -22,6 +25,7 @@ poison          is a record on `readings` that is no pack
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -40,6 +44,7 @@ class Rejected:
             so that it can be sent again by itself.
         device: Whose it is, as far as it is known.
         size: Length of the original when ``raw`` is only its head.
+        at: Which line or record of its input it is, from 1; 0 when it is the input as a whole.
     """
 
     reason: str
@@ -47,16 +52,21 @@ class Rejected:
     raw: bytes
     device: str | None = None
     size: int | None = None
+    at: int = 0
 
 
 class RejectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The value of a record on ``rejects``: JSON with these fields.
 
     Attributes:
-        raw: The original bytes as text when they are UTF-8, else ``raw_base64`` has them.
-        size: Their number; greater than what is kept when they were cut at MAX_REJECT_RAW_BYTES.
+        reason, detail: Why; of several inputs, the detail of the first.
         protocol, peer: How it came.
         received_at: µs since the epoch UTC.
+        size: Bytes of the original; greater than what is kept when they were cut at MAX_REJECT_RAW_BYTES.
+        count: Inputs in it.
+        form: Name of the format that it was read as.
+        device: Whose it is, as far as it is known; bare names in it are metrics of this device.
+        raw: The original bytes, several inputs each in a line, as text when they are UTF-8, else ``raw_base64`` has them.
     """
 
     reason: str
@@ -65,29 +75,54 @@ class RejectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     peer: str
     received_at: int
     size: int
+    count: int = 1
+    form: str = ""
     device: str | None = None
     raw: str | None = None
     raw_base64: str | None = None
 
     @classmethod
-    def of(cls, rejected: Rejected, *, protocol: str, peer: str, received_at: int) -> RejectRecord:
-        """Describe a rejected input."""
-        kept = rejected.raw[:MAX_REJECT_RAW_BYTES]
+    def of(
+        cls,
+        rejects: Sequence[Rejected],
+        *,
+        protocol: str,
+        peer: str,
+        received_at: int,
+        form: str = "",
+        device: str | None = None,
+    ) -> RejectRecord:
+        """Describe rejected inputs that have a reason and a device in common."""
+        first = rejects[0]
+        original = first.raw if len(rejects) == 1 else b"\n".join(one.raw for one in rejects)
+        kept = original[:MAX_REJECT_RAW_BYTES]
         try:
             text, binary = kept.decode(), None
         except UnicodeDecodeError:
             text, binary = None, base64.b64encode(kept).decode("ascii")
         return cls(
-            reason=rejected.reason,
-            detail=rejected.detail,
+            reason=first.reason,
+            detail=first.detail,
             protocol=protocol,
             peer=peer,
             received_at=received_at,
-            size=len(rejected.raw) if rejected.size is None else rejected.size,
-            device=rejected.device,
+            size=len(original) if first.size is None else first.size,
+            count=len(rejects),
+            form=form,
+            device=first.device or device,
             raw=text,
             raw_base64=binary,
         )
+
+    @property
+    def original(self) -> bytes:
+        """The bytes that are kept."""
+        return base64.b64decode(self.raw_base64 or "") if self.raw is None else self.raw.encode()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes are kept."""
+        return len(self.original) == self.size
 
     def to_json(self) -> bytes:
         """Encode for the topic."""

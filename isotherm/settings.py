@@ -6,11 +6,12 @@ Where a variable is not set and a local stack runs in the data directory, its ad
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from isotherm import stackfile
@@ -22,7 +23,7 @@ PREFIX = "ISOTHERM_"
 class Settings(BaseSettings):
     """Every setting; the name of its variable is ``ISOTHERM_`` and the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
 
     data_dir: Path = Field(Path(".isotherm"), description="Where a local stack keeps its files, and is found by.")
     kafka: str = Field("127.0.0.1:9092", description="Bootstrap servers of Kafka: host:port, comma-separated.")
@@ -34,6 +35,29 @@ class Settings(BaseSettings):
     web_port: int = Field(7300, description="Port of the dashboards.", ge=0, le=65535)
     tcp_port: int = Field(7301, description="Port of the TCP connector.", ge=0, le=65535)
     coap_port: int = Field(7302, description="UDP port of the CoAP connector.", ge=0, le=65535)
+    http_port: int = Field(7310, description="Port of the HTTP and WebSocket connector.", ge=0, le=65535)
+    auth: Literal["open", "token"] = Field(
+        "token", description="Who may send: open lets everybody, on loopback only; token asks for a device's token."
+    )
+    tls_certificate: Path | None = Field(None, description="Certificate chain (PEM) of the TLS listeners; none without.")
+    tls_key: Path | None = Field(None, description="Its private key (PEM).")
+    tls_client_ca: Path | None = Field(
+        None, description="Authorities (PEM) whose client certificates name devices; clients need one when it is set."
+    )
+    tcp_tls_port: int = Field(7312, description="Port of the TCP connector's TLS listener.", ge=0, le=65535)
+    http_tls_port: int = Field(7313, description="Port of the HTTP connector's TLS listener.", ge=0, le=65535)
+    reuse_port: bool = Field(False, description="Let several processes listen on a port (SO_REUSEPORT).")
+    tcp_format: Literal["auto", "senml", "influx", "graphite"] = Field(
+        "auto", description="What TCP peers send: senml, influx, graphite; auto looks at their first line."
+    )
+    influx_device_tags: str = Field(
+        "device,host", description="Tags that name the device in InfluxDB lines, comma-separated; the first one counts."
+    )
+    graphite_prefix: str = Field("", description="What Graphite paths have before the device, such as collectd.")
+    max_connections: int = Field(50_000, description="Connections of one connector process.", ge=1)
+    max_connections_per_peer: int = Field(
+        12_000, description="Connections from one address: many devices may share one behind a router.", ge=1
+    )
     health_port: int = Field(0, description="Port of /healthz, /readyz, /metrics; 0 picks a free one.", ge=0, le=65535)
     partitions: int = Field(8, description="Partitions of every topic: the shards. Fixed once data is stored.", ge=1)
     replication: int = Field(1, description="Replicas of every topic.", ge=1)
@@ -49,6 +73,14 @@ class Settings(BaseSettings):
     )
     log_json: bool = Field(False, description="Log one JSON object a line.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+
+    @model_validator(mode="after")
+    def _open_on_loopback_only(self) -> Self:
+        if self.auth == "open" and not is_loopback(self.host):
+            raise ValueError(
+                f"open lets everybody send, and others can reach ISOTHERM_HOST {self.host}; set ISOTHERM_AUTH=token"
+            )
+        return self
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
@@ -68,9 +100,20 @@ class Settings(BaseSettings):
             return cls(**given)
         except ValidationError as error:
             first = error.errors()[0]
+            if not first["loc"]:
+                raise SettingsError(f"ISOTHERM_AUTH: {first['msg'].removeprefix('Value error, ')}") from error
             name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
             raise SettingsError(f"{name} is {first.get('input')!r}: {first['msg']}") from error
 
     def environment(self) -> dict[str, str]:
         """Return the variables that hand exactly these settings to a child process."""
-        return {f"{PREFIX}{name.upper()}": str(value) for name, value in self.model_dump(mode="json").items()}
+        values = self.model_dump(mode="json", exclude_none=True)
+        return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

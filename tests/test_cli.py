@@ -42,7 +42,7 @@ def test_without_a_stack_it_says_how_to_start_one(
         (("query", "a", "b", "--last", "soon"), "expected a duration such as 90s"),
         (("simulate", "--protocol", "smoke"), "expected one of tcp, mqtt, coap"),
         (("simulate", "--target", "nowhere"), "expected HOST:PORT"),
-        (("connect", "smoke"), "expected one of tcp, mqtt, coap"),
+        (("connect", "smoke"), "expected tcp, http, mqtt, coap, or a Python file"),
         (("tail", "everything"), "expected one of readings, rejects"),
         (("up", "--port-base", "80"), "--port-base is 80, expected 1024 to"),
         (("up", "--devices", "0"), "--devices"),

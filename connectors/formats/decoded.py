@@ -1,19 +1,31 @@
-"""What every decoder returns."""
+"""What every decoder returns.
+
+A decoder is called with the bytes of one input and the time, and yields what it found piece by piece. A piece is at most
+some milliseconds of work: whoever takes pieces in can do something else between two of them, so that one peer's garbage
+does not hold up the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isotherm.pack import Attribute
 from isotherm.rejects import Rejected
+
+PIECE = 200
+"""Lines or records in a piece of an input that is not plain: each costs some 10 µs."""
+
+Source = tuple[int, bytes]
+"""Which line or record of the input, from 1; and its bytes, which can be sent again by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Readings in columns, and what was refused on the way.
+    """A piece of an input: readings in columns, and what was refused on the way.
 
     Times, values and names are as they were sent: intake decides whether they can be accepted.
 
@@ -21,22 +33,53 @@ class Decoded:
         names: SenML names, resolved, length n.
         time: µs since the epoch UTC, shape (n,).
         value: Samples, shape (n,).
-        raw: Gives the original bytes of reading i, for a reject.
+        source: Gives the origin of reading i, for a reject.
         units: Name → unit, of those that have one.
+        seq: Sequence numbers, shape (n,), NO_SEQ where there is none; None when no reading has one.
+        attributes: String values.
         rejects: What is no reading.
     """
 
     names: Sequence[str]
     time: NDArray[np.int64]
     value: NDArray[np.float64]
-    raw: Callable[[int], bytes]
+    source: Callable[[int], Source]
     units: Mapping[str, str] = field(default_factory=dict)
+    seq: NDArray[np.uint64] | None = None
+    attributes: Sequence[Attribute] = ()
     rejects: Sequence[Rejected] = ()
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     @classmethod
     def nothing(cls, *rejects: Rejected) -> Decoded:
         """No readings, only rejects."""
-        return cls((), np.empty(0, dtype=np.int64), np.empty(0), lambda i: b"", rejects=rejects)
+        return cls((), np.empty(0, dtype=np.int64), np.empty(0), lambda i: (0, b""), rejects=rejects)
+
+
+Decoder = Callable[[bytes, int], Iterator[Decoded]]
+"""Bytes of one input, and now in µs since the epoch UTC, from where relative and missing times count."""
+
+
+def absolute_us(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Turn s into µs, shape (n,); what is far outside any clock is clipped, for intake to refuse."""
+    return np.rint(np.clip(np.nan_to_num(seconds, nan=-_FAR_S), -_FAR_S, _FAR_S) * 1e6).astype(np.int64)
+
+
+_FAR_S = 1e12
+
+
+def joined(pieces: Iterator[Decoded]) -> Decoded:
+    """Return all pieces of a short input as one."""
+    parts = list(pieces)
+    if len(parts) == 1:
+        return parts[0]
+    owners = [(part, i) for part in parts for i in range(len(part.names))]
+    return Decoded(
+        [name for part in parts for name in part.names],
+        np.concatenate([np.empty(0, dtype=np.int64), *(part.time for part in parts)]),
+        np.concatenate([np.empty(0), *(part.value for part in parts)]),
+        lambda i: owners[i][0].source(owners[i][1]),
+        {name: unit for part in parts for name, unit in part.units.items()},
+        None,
+        [attribute for part in parts for attribute in part.attributes],
+        [reject for part in parts for reject in part.rejects],
+    )

@@ -42,15 +42,21 @@ def up(
     asyncio.run(stack.up(settings, stack.Request(port_base, fleet, seconds), screen.choose(as_json=as_json)))
 
 
-def connect(protocol: Annotated[str, typer.Argument(help="tcp, mqtt or coap")]) -> None:
+def connect(
+    protocol: Annotated[str, typer.Argument(help="tcp, http, mqtt, coap, or a Python file with a connector of your own")],
+    workers: Annotated[int, typer.Option(help="Processes that share the port (tcp and http).", min=1, max=64)] = 1,
+) -> None:
     """Run one connector."""
-    from connectors.process import PROTOCOLS, run
+    from connectors import process
+    from connectors.workers import run_workers
 
-    if protocol not in PROTOCOLS:
-        raise typer.BadParameter(f"{protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    name, listening = process.find(protocol)
     settings = Settings.load()
-    logs.configure(settings, protocol)
-    asyncio.run(run(protocol, settings))
+    logs.configure(settings, name)
+    if workers > 1:
+        asyncio.run(run_workers(protocol, workers, settings))
+    else:
+        asyncio.run(process.run(name, listening, settings))
 
 
 def worker() -> None:

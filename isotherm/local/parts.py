@@ -92,6 +92,7 @@ def parts(settings: Settings, ports: Ports, fleet: Fleet | None, without: Collec
             )
             for protocol, also, health, address in (
                 ("tcp", (), ports.tcp_health, f"tcp://{host}:{ports.tcp}"),
+                ("http", (), ports.http_health, f"http://{host}:{ports.http}/api/v1/readings"),
                 ("mqtt", ("mqtt-broker",), ports.mqtt_health, f"mqtt://{host}:{ports.mqtt}"),
                 ("coap", (), ports.coap_health, f"coap://{host}:{ports.coap}/readings"),
             )

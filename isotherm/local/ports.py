@@ -26,6 +26,10 @@ class Ports:
     mqtt_health: int
     coap_health: int
     worker_health: int
+    http: int
+    http_health: int
+    tcp_tls: int
+    http_tls: int
 
     @classmethod
     def from_base(cls, base: int) -> Ports:

@@ -15,7 +15,7 @@ from isotherm.local.ports import Ports
 from isotherm.local.screen import Screen
 from isotherm.local.supervisor import State, Supervisor
 from isotherm.process import end, stop_signal
-from isotherm.settings import Settings
+from isotherm.settings import Settings, is_loopback
 from isotherm.store import client
 
 REFRESH_SECONDS = 0.5
@@ -64,7 +64,7 @@ async def up(settings: Settings, request: Request, screen: Screen) -> Mapping[st
     stop = stop_signal()
     ports = Ports.from_base(request.port_base)
     local = _local(settings, ports)
-    shared = local.model_dump(mode="json", include={"kafka", "redis", "mqtt", "mqtt_version", "partitions", *_PORTS})
+    shared = local.model_dump(mode="json", include={"kafka", "redis", "mqtt", "mqtt_version", "partitions", "auth", *_PORTS})
     with stackfile.held(settings.data_dir, shared), screen:
         ports.check_free(local.host)
         chosen = parts(
@@ -92,13 +92,15 @@ async def up(settings: Settings, request: Request, screen: Screen) -> Mapping[st
     return last
 
 
-_PORTS = ("web_port", "tcp_port", "coap_port")
+_PORTS = ("web_port", "tcp_port", "coap_port", "http_port", "tcp_tls_port", "http_tls_port")
 
 
 def _local(settings: Settings, ports: Ports) -> Settings:
     """Return the settings by which the parts of this stack find each other; servers that were set stay as they are."""
     host, given = settings.host, settings.model_fields_set
-    embedded: dict[str, object] = {"web_port": ports.web, "tcp_port": ports.tcp, "coap_port": ports.coap}
+    embedded: dict[str, object] = {name: getattr(ports, name.removesuffix("_port")) for name in _PORTS}
+    if "auth" not in given and is_loopback(host):
+        embedded["auth"] = "open"
     if "kafka" not in given:
         embedded["kafka"] = f"{host}:{ports.kafka}"
     if "redis" not in given:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import IO
 import psutil
 
 from isotherm.local.parts import Part
-from isotherm.process import end
+from isotherm.process import die_with_parent, end
 
 START_SECONDS = 30.0
 PROBE_SECONDS = 0.05
@@ -35,9 +34,6 @@ RENEW_SECONDS = 10.0
 
 HEALTHY_SECONDS = 30.0
 """A part that was ready for so long starts with a short back-off again."""
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class State(StrEnum):
@@ -203,7 +199,7 @@ class Supervisor:
                     stderr=log,
                     env=dict(self._environments[part.name]),
                     start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle
-                    preexec_fn=lambda: _die_with_parent(part.stopped_by),
+                    preexec_fn=lambda: die_with_parent(part.stopped_by),
                 )
             )
             try:
@@ -261,11 +257,6 @@ class Supervisor:
             if lines:
                 return f"Its last words: {lines[-1][:300]}"
         return ""
-
-
-def _die_with_parent(number: signal.Signals) -> None:
-    """In the child, between fork and exec: let the kernel end it when the supervisor is killed."""
-    _libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
 async def _end(children: Sequence[_Child], note: str, seconds: float) -> None:

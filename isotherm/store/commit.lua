@@ -1,10 +1,11 @@
 -- Apply one batch of one partition, or nothing: compare-and-swap on the offset, then every write of the batch.
 --
--- KEYS  1 progress, 2 latest, 3 units, 4 stored, 5.. chunks: first the rollups', then the raw ones'
+-- KEYS  1 progress, 2 latest, 3 units, 4 stored, 5 attributes, 6.. chunks: first the rollups', then the raw ones'
 -- ARGV  1 expected offset ('' when there is no progress yet)   2 next offset   3 live channel
 --       4 number of rollup chunks r   5 number of raw chunks w   6 number of series s in `latest`
---       7 number of units u           8 number of connectors c
---       then per chunk (expiry ms, bytes), s names, s latest records in one string, u × (series, unit), c × (connector, n)
+--       7 number of units u           8 number of connectors c        9 number of attributes a
+--       then per chunk (expiry ms, bytes), s names, s latest records in one string, u × (series, unit), c × (connector, n),
+--       a × (series, record)
 -- Returns {1} when applied, {0, offset found or ''} when not.
 --
 -- See layout.py for the records. A slot of the batch is a delta: it is merged into the slot that is there.
@@ -45,10 +46,10 @@ local function join(old, new) -- two ascending runs of slots into one
   return table.concat(out)
 end
 
-local at = 9
+local at = 10
 local rollups, raws = tonumber(ARGV[4]), tonumber(ARGV[5])
 
-for k = 5, 4 + rollups do
+for k = 6, 5 + rollups do
   local key, bytes = KEYS[k], ARGV[at + 1]
   local tail = call('GETRANGE', key, -SLOT, -1)
   if tail == '' then
@@ -66,7 +67,7 @@ for k = 5, 4 + rollups do
   at = at + 2
 end
 
-for k = 5 + rollups, 4 + rollups + raws do
+for k = 6 + rollups, 5 + rollups + raws do
   local bytes = ARGV[at + 1]
   if call('APPEND', KEYS[k], bytes) == #bytes then call('PEXPIREAT', KEYS[k], ARGV[at]) end
   at = at + 2
@@ -94,6 +95,13 @@ for _ = 1, tonumber(ARGV[7]) do
 end
 for _ = 1, tonumber(ARGV[8]) do
   call('HINCRBY', KEYS[4], ARGV[at], ARGV[at + 1])
+  at = at + 2
+end
+for _ = 1, tonumber(ARGV[9]) do
+  local held = call('HGET', KEYS[5], ARGV[at])
+  if not held or (unpack_('<i8', ARGV[at + 1])) >= (unpack_('<i8', held)) then
+    call('HSET', KEYS[5], ARGV[at], ARGV[at + 1])
+  end
   at = at + 2
 end
 

@@ -9,16 +9,19 @@ write it atomically.
     | ``iso:{p}:TIER:SERIES:CHUNK``           | string | slots, ascending, none empty                        |
     | ``iso:{p}:latest``                      | hash   | series → newest point and when it was received      |
     | ``iso:{p}:units``                       | hash   | series → unit (RFC 8428 §12.1)                      |
+    | ``iso:{p}:attributes``                  | hash   | ``device/attribute`` → newest text and its time     |
     | ``iso:{p}:stored``                      | hash   | connector → readings stored: the ledger's far end   |
     | ``iso:{p}:progress:AGENT:LOG``          | hash   | ``next``: offset of the first record not applied    |
     | ``iso:{p}:live``                        | channel| a message after each commit                         |
     | ``iso:connector:PROTOCOL/INSTANCE``     | hash   | the ledger's near end, see ``isotherm.ledger``      |
+    | ``iso:{registry}:…``                    |        | devices and tokens, see ``isotherm.registry``       |
 
 CHUNK is the number of the chunk since the epoch: time div chunk length. LOG is the identity of the Kafka log, so that a
 log which begins anew begins with no progress. A chunk expires as a whole, its tier's retention after its end.
 
 A point is 16 bytes, a latest value 24, a slot 44, all little-endian:
 
+    attr     time:i64 µs │ UTF-8 text
     point    time:i64 µs │ value:f64
     latest   time:i64 µs │ value:f64 │ received_at:i64 µs
     slot     index:u32 │ count:u32 │ last_at:u32 µs │ sum:f64 │ min:f64 │ max:f64 │ last:f64
@@ -95,6 +98,11 @@ def latest_key(partition: int) -> str:
 def units_key(partition: int) -> str:
     """Return the key of the units."""
     return f"iso:{{{partition}}}:units"
+
+
+def attributes_key(partition: int) -> str:
+    """Return the key of the devices' string values."""
+    return f"iso:{{{partition}}}:attributes"
 
 
 def stored_key(partition: int) -> str:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
 from isotherm.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
+from isotherm.pack import Attribute
 from isotherm.store import layout
 from isotherm.store.client import Client
 from isotherm.store.layout import LATEST, POINT, RAW, ROLLUPS, SLOT, TIERS, Tier
@@ -133,6 +134,23 @@ class Reader:
         except RedisError as error:
             raise Unavailable(f"the store does not answer: {error}") from error
         return sorted(found, key=lambda one: (one.device, one.metric))
+
+    async def attributes(self, device: str) -> list[Attribute]:
+        """Return the string values of a device, ascending by name.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        try:
+            held = await self._redis.hgetall(layout.attributes_key(self._partition(device)))
+        except RedisError as error:
+            raise Unavailable(f"the store does not answer: {error}") from error
+        found = [
+            Attribute(name.decode(), int.from_bytes(record[:8], "little", signed=True), record[8:].decode())
+            for name, record in held.items()
+            if name.startswith(device.encode() + b"/")
+        ]
+        return sorted(found)
 
     async def tail(self, series: str, since: int, cursor: Cursor | None = None) -> tuple[NDArray[np.void], Cursor]:
         """Return the raw points that arrived after ``cursor``, and the cursor after them; see :meth:`tails`."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from redis.exceptions import NoScriptError, RedisError
 
 from isotherm.errors import Unavailable
+from isotherm.pack import Attribute
 from isotherm.store import layout
 from isotherm.store.client import Client
 from isotherm.store.layout import LATEST, POINT, RAW, SLOT, Tier
@@ -59,7 +60,8 @@ class Batch:
         slots: The same readings rolled up, one entry a tier.
         received_at: When the last of the records was received, µs.
         units: Series → unit, where there is news.
-        stored: Connector → number of readings.
+        stored: Connector → number of readings and attributes.
+        attributes: String values in order of arrival; the newest of each is kept.
     """
 
     names: Sequence[str]
@@ -70,6 +72,7 @@ class Batch:
     received_at: int
     units: Mapping[str, str] = field(default_factory=dict)
     stored: Mapping[str, int] = field(default_factory=dict)
+    attributes: Sequence[Attribute] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +148,16 @@ class Writer:
 
 def _encode(partition: int, batch: Batch) -> tuple[list[str], list[Any]]:
     """Return the keys after the first and the arguments after the third, as commit.lua wants them."""
-    keys = [layout.latest_key(partition), layout.units_key(partition), layout.stored_key(partition)]
+    keys = [key(partition) for key in (layout.latest_key, layout.units_key, layout.stored_key, layout.attributes_key)]
+    named = len(keys)
     chunks: list[Any] = []
     for slots in batch.slots:
         _add_chunks(keys, chunks, partition, slots.tier, batch.names, slots.series, *_slot_records(slots))
-    rollups = len(keys) - 3
+    rollups = len(keys) - named
     points = np.empty(len(batch.time), dtype=POINT)
     points["time"], points["value"] = batch.time, batch.value
     _add_chunks(keys, chunks, partition, RAW, batch.names, batch.series, batch.time // RAW.chunk, points)
-    raws = len(keys) - 3 - rollups
+    raws = len(keys) - named - rollups
 
     newest = np.flatnonzero(np.diff(batch.series, append=-1))  # the last row of each series
     latest = np.empty(len(newest), dtype=LATEST)
@@ -163,8 +167,11 @@ def _encode(partition: int, batch: Batch) -> tuple[list[str], list[Any]]:
 
     units = [text for pair in batch.units.items() for text in pair]
     stored: list[Any] = [part for pair in batch.stored.items() for part in pair]
-    counts = [rollups, raws, len(names), len(batch.units), len(batch.stored)]
-    return keys, [*counts, *chunks, *names, latest.tobytes(), *units, *stored]
+    attributes: list[Any] = []
+    for name, time, text in batch.attributes:
+        attributes += (name, time.to_bytes(8, "little", signed=True) + text.encode())
+    counts = [rollups, raws, len(names), len(batch.units), len(batch.stored), len(batch.attributes)]
+    return keys, [*counts, *chunks, *names, latest.tobytes(), *units, *stored, *attributes]
 
 
 def _slot_records(slots: Slots) -> tuple[NDArray[np.int64], NDArray[np.void]]:

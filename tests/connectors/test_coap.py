@@ -22,7 +22,7 @@ from tests.support.stack import free_port_base
 async def listening() -> AsyncIterator[Bench]:
     bench = Bench()
     bench.settings.coap_port = free_port_base()
-    async with asyncio.timeout(30), bench.intake.running(), coap.listening(bench.settings, bench.intake):
+    async with asyncio.timeout(30), bench.intake.running(), coap.listening(bench.site):
         yield bench
 
 

@@ -10,11 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.formats.decoded import Decoded
-from connectors.formats.senml import decode_lines, decode_payload
+from connectors.formats import senml
+from connectors.formats.decoded import Decoded, joined
+from isotherm.pack import NO_SEQ, Attribute
 
 NOW = 1_790_000_000_000_000
 Decode = Callable[[bytes, int], Decoded]
+
+
+def decode_lines(data: bytes, now: int) -> Decoded:
+    return joined(senml.decode_lines(data, now))
+
+
+def decode_payload(data: bytes, now: int) -> Decoded:
+    return joined(senml.decode_payload(data, now))
+
+
 both = pytest.mark.parametrize("decode", [decode_lines, decode_payload])
 
 
@@ -102,8 +113,10 @@ def test_booleans_become_0_and_1() -> None:
         (b'{"n":"d/a","v":Infinity}', "malformed"),
         (b'{"n":"d/a"}', "no_value"),
         (b"{}", "no_value"),
-        (b'{"n":"d/a","vs":"on"}', "not_numeric"),
-        (b'{"n":"d/a","vd":"aGk"}', "not_numeric"),
+        (b'{"n":"d/a","s":1}', "no_value"),
+        (b'{"n":"d/a","vs":"%s"}' % (b"x" * 4097), "attribute"),
+        (b'{"n":"d/a","v":1,"seq":-2}', "seq"),
+        (b'{"n":"d/a","v":1,"seq":9223372036854775808}', "seq"),
         (b'{"n":"d/a","v":1,"new_":true}', "unknown_field"),
         (b'{"bver":11,"n":"d/a","v":1}', "version"),
         (b"[" * 100_000, "malformed"),
@@ -115,7 +128,7 @@ def test_bad_input_is_refused_with_its_reason_and_its_bytes(bad: bytes, reason: 
         found = decode(bad, NOW)
         assert reasons(found) == [reason]
         assert found.rejects[0].raw == bad
-        assert len(found) == 0
+        assert len(found.names) == 0
 
 
 def test_unknown_fields_that_need_not_be_understood_are_passed_over() -> None:
@@ -148,15 +161,15 @@ def test_too_many_records_and_too_large_payloads_are_refused() -> None:
 
 def test_every_reading_can_show_its_own_bytes() -> None:
     lines = b'{"n":"d/a","v":1}\n\n{"n":"d/b","v":2}\n'
-    assert [decode_lines(lines, NOW).raw(i) for i in (0, 1)] == [b'{"n":"d/a","v":1}', b'{"n":"d/b","v":2}']
+    assert [decode_lines(lines, NOW).source(i)[1] for i in (0, 1)] == [b'{"n":"d/a","v":1}', b'{"n":"d/b","v":2}']
     pack = decode_payload(b'[{"bn":"d/","bt":1790000000,"n":"a","v":1},{"n":"b","v":2}]', NOW)
-    assert json.loads(pack.raw(1)) == {"n": "d/b", "v": 2.0, "t": 1790000000.0, "u": ""}
+    assert json.loads(pack.source(1)[1]) == {"n": "d/b", "v": 2.0, "t": 1790000000.0}
 
 
 def test_records_that_share_a_line_or_take_several_can_be_shown_too() -> None:
     for lines in (b'{"n":"d/a","v":1}{"n":"d/b","v":2}', b'{"n":"d/a",\n"v":1}\n{"n":"d/b",\n\n"v":2}\n{"n":"d/c","v":3}'):
         found = decode_lines(lines, NOW)
-        assert [json.loads(found.raw(i))["n"] for i in range(2)] == ["d/a", "d/b"]
+        assert [json.loads(found.source(i)[1])["n"] for i in range(2)] == ["d/a", "d/b"]
 
 
 readings = st.lists(
@@ -186,7 +199,7 @@ def test_the_fast_and_the_general_path_agree(records: list[dict[str, object]]) -
 def test_no_bytes_make_a_decoder_raise_or_lose_a_line(junk: bytes) -> None:
     found = decode_lines(junk, NOW)
     lines = [line for line in junk.splitlines() if line.strip()]
-    assert len(found) + len(found.rejects) >= min(1, len(lines))
+    assert len(found.names) + len(found.rejects) >= min(1, len(lines))
     assert all(math.isfinite(value) for value in found.value.tolist())
     decode_payload(junk, NOW)
 
@@ -195,4 +208,54 @@ def test_no_bytes_make_a_decoder_raise_or_lose_a_line(junk: bytes) -> None:
 def test_no_time_overflows(time: float) -> None:
     line = msgspec.json.encode({"n": "d/a", "v": 1, "t": time})
     found = decode_lines(line, NOW)
-    assert len(found) + len(found.rejects) == 1
+    assert len(found.names) + len(found.rejects) == 1
+
+
+def test_string_and_data_values_become_attributes() -> None:
+    found = decode_payload(
+        b'[{"bn":"d/","bt":1790000000,"n":"fw","vs":"1.2"},{"n":"id","vd":"aGk","t":5},{"n":"t","v":1}]', NOW
+    )
+    assert found.attributes == [Attribute("d/fw", NOW, "1.2"), Attribute("d/id", NOW + 5_000_000, "aGk")]
+    assert rows(found) == [("d/t", NOW, 1.0)]
+
+
+@both
+def test_sequence_numbers_are_carried_where_there_are_any(decode: Decode) -> None:
+    assert decode(b'{"n":"d/a","v":1}', NOW).seq is None
+    assert decode(b'{"n":"d/a","v":1,"seq":0}', NOW).seq == [0]
+    found = decode(b'{"n":"d/a","v":1,"seq":9223372036854775807}', NOW)
+    assert found.seq is not None
+    assert found.seq.tolist() == [2**63 - 1]
+
+
+def test_a_reading_without_a_sequence_number_beside_one_with() -> None:
+    found = decode_lines(b'{"n":"d/a","v":1,"seq":7}\n{"n":"d/a","v":2}', NOW)
+    assert found.seq is not None
+    assert found.seq.tolist() == [7, NO_SEQ]
+
+
+def test_a_reject_says_which_line_or_record_it_was() -> None:
+    assert [one.at for one in decode_lines(b'{"n":"d/a","v":1}\n\njunk\n{"n":"d/a"}', NOW).rejects] == [3, 4]
+    assert [one.at for one in decode_payload(b'[{"n":"d/a","v":1},{"n":"d/a"}]', NOW).rejects] == [2]
+
+
+def test_garbage_comes_in_pieces_and_costs_only_its_slice() -> None:
+    lines = [b'{"n":"d/a","v":%d}' % i for i in range(1000)]
+    lines[500] = b"junk"
+    pieces = list(senml.decode_lines(b"\n".join(lines), NOW))
+    assert [len(piece.names) for piece in pieces] == [200, 200, 199, 200, 200]
+    assert [one.at for piece in pieces for one in piece.rejects] == [501]
+    assert pieces[3].source(0) == (601, lines[600])
+
+
+def test_an_array_of_many_records_comes_in_pieces() -> None:
+    pack = json.dumps([{"bn": "d/", "bt": 1_790_000_000}, *({"n": "a", "v": i} for i in range(999))]).encode()
+    pieces = list(senml.decode_payload(pack, NOW))
+    assert max(len(piece.names) for piece in pieces) <= 200
+    assert [value for piece in pieces for value in piece.value.tolist()] == list(range(999))
+    assert {time for piece in pieces for time in piece.time.tolist()} == {NOW}
+
+
+def test_a_refused_record_of_an_array_is_kept_with_its_base_fields_resolved() -> None:
+    found = decode_payload(b'[{"bn":"d/","bt":1790000000,"n":"a","v":1},{"n":"b","t":5}]', NOW)
+    assert json.loads(found.rejects[0].raw) == {"n": "d/b", "t": 1790000005.0}

@@ -46,9 +46,9 @@ class Listener(Bench):
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[Listener]:
-    listener = Listener()
-    async with asyncio.timeout(30), listener.intake.running(), tcp.listening(listener.settings, listener.intake) as where:
+async def listening(**settings: Any) -> AsyncIterator[Listener]:
+    listener = Listener(**settings)
+    async with asyncio.timeout(30), listener.intake.running(), tcp.listening(listener.site) as where:
         listener.port = urlsplit(where).port or 0
         yield listener
 
@@ -115,7 +115,8 @@ async def test_packets_may_cut_lines_anywhere(size: int) -> None:
 
 
 async def test_half_a_line_and_silence_is_refused_and_the_connection_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "HALF_LINE_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "LINE_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
     async with listening() as listener:
         peer = await listener.peer()
         await peer.say(HELLO + b'{"n":"a/t","v":1}\n{"n":"a/t","v"')
@@ -128,6 +129,7 @@ async def test_half_a_line_and_silence_is_refused_and_the_connection_closed(monk
 
 async def test_silence_alone_closes_the_connection_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
     async with listening() as listener:
         peer = await listener.peer()
         assert await peer.hear() is None
@@ -165,6 +167,7 @@ async def test_nothing_is_acknowledged_while_kafka_is_away_and_reading_pauses(mo
 
 async def test_a_peer_that_reads_no_answers_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "UNREAD_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
     async with listening() as listener:
         device = socket.socket()
         device.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -183,9 +186,9 @@ async def test_a_peer_that_reads_no_answers_is_disconnected(monkeypatch: pytest.
         assert await other.hear() == {"ack": 1}
 
 
-async def test_too_many_connections_are_refused_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "MAX_CONNECTIONS", 2)
-    async with listening() as listener:
+@pytest.mark.parametrize("limit", ["max_connections", "max_connections_per_peer"])
+async def test_too_many_connections_are_refused_with_a_word(limit: str) -> None:
+    async with listening(**{limit: 2}) as listener:
         first, second = await listener.peer(), await listener.peer()
         for peer in (first, second):
             await peer.say(HELLO + b'{"n":"a/t","v":1}\n')

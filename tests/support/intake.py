@@ -1,17 +1,23 @@
-"""An intake over a Kafka that is switched off and on again."""
+"""An intake over a Kafka that is switched off and on again, and what else a connector stands on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from typing import Any
 
 import msgspec
 
-from connectors.formats.senml import decode_lines
-from connectors.intake import Intake, Receipt
+from connectors.formats.catalogue import NDJSON, Catalogue
+from connectors.identity import ANYONE, Doorkeeper, Identity
+from connectors.intake import Intake
+from connectors.receipt import Receipt
+from connectors.site import Site
 from isotherm.clock import now_us
+from isotherm.errors import Unavailable
 from isotherm.ledger import Account
-from isotherm.pack import Pack
+from isotherm.pack import Attribute, Pack
+from isotherm.registry import Device
 from isotherm.rejects import RejectRecord
 from isotherm.settings import Settings
 from isotherm.topics import READINGS, Topic, partition_of
@@ -43,15 +49,46 @@ class SwitchableProducer:
             if pack.names[code] == series
         ]
 
+    @property
+    def attributes(self) -> list[Attribute]:
+        return [one for packs in self.packs.values() for pack in packs for one in pack.attributes]
 
-class Bench:
-    """The intake, what it counted, and what it produced."""
+
+class KnownDevices:
+    """Devices and tokens, as `isotherm.registry.Registry` tells of them, while it is there."""
 
     def __init__(self) -> None:
+        self.devices: dict[str, Device] = {}
+        self.tokens: dict[str, str] = {}
+        self.is_away = False
+
+    async def get(self, name: str) -> Device | None:
+        if self.is_away:
+            raise Unavailable("the store does not answer")
+        return self.devices.get(name)
+
+    async def by_token(self, token: str) -> Device | None:
+        return await self.get(self.tokens.get(token, ""))
+
+    def add(self, name: str, *children: str) -> None:
+        """Enter a device, a gateway if it has children; its token is its name with an s for secret before it."""
+        self.devices[name] = Device(name, 0, bool(children), children=frozenset(children))
+        self.tokens[f"s-{name}"] = name
+
+
+class Bench:
+    """What a connector stands on, what it counted, and what it produced."""
+
+    def __init__(self, **settings: Any) -> None:
         self.producer = SwitchableProducer()
         self.account = Account()
-        self.settings = Settings(linger_ms=1, tcp_port=0)
+        self.registry = KnownDevices()
+        everything: dict[str, Any] = {"linger_ms": 1, "auth": "open", "tcp_port": 0, "http_port": 0, "tcp_tls_port": 0}
+        self.settings = Settings(**(everything | settings))
         self.intake = Intake(self.settings, self.producer, "tcp/test", self.account)  # type: ignore[arg-type]
+        doorkeeper = Doorkeeper(self.settings, self.registry)  # type: ignore[arg-type]
+        self.site = Site(self.settings, self.intake, doorkeeper, Catalogue.of(["device", "host"], ""))
 
-    async def send(self, lines: bytes, device: str | None = None) -> Receipt:
-        return await self.intake.accept(decode_lines(lines, now_us()), peer="peer", device=device)
+    async def send(self, lines: bytes, identity: Identity = ANYONE, patient: bool = True) -> Receipt:
+        pieces = self.site.catalogue.decoders[NDJSON](lines, now_us())
+        return await self.intake.accept(pieces, peer="peer", identity=identity, form=NDJSON, patient=patient)

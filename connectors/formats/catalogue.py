@@ -1,0 +1,94 @@
+"""Every format by its name, which one a media type means, and which one a first line is of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from connectors.formats import senml, senml_cbor
+from connectors.formats.decoded import Decoder
+from connectors.formats.graphite import GraphiteDecoder
+from connectors.formats.influx import PRECISIONS, InfluxDecoder
+
+NDJSON, SENML_JSON, SENML_CBOR, INFLUX, GRAPHITE = "ndjson", "senml-json", "senml-cbor", "influx", "graphite"
+
+MEDIA_TYPES = {
+    "application/senml+json": SENML_JSON,
+    "application/json": SENML_JSON,
+    "application/senml+cbor": SENML_CBOR,
+    "application/cbor": SENML_CBOR,
+    "application/x-ndjson": NDJSON,
+    "application/ndjson": NDJSON,
+    "application/jsonl": NDJSON,
+}
+"""What a media type says; text/plain and what curl sends by itself say nothing, then the content does."""
+
+UNTYPED = ("", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
+
+_GRAPHITE_LINE = re.compile(rb"[^\s{\[]\S*[ \t]+[-+]?[\d.naiNAI][^\s=]*[ \t]+-?\d+(?:\.\d*)?\s*")
+_INFLUX_LINE = re.compile(rb"#|[^\s{\[][^\n]*=")
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The decoders, set up as the settings say.
+
+    Attributes:
+        decoders: Name → decoder; those of Influx lines with another precision than ns are named such as ``influx-ms``.
+    """
+
+    decoders: Mapping[str, Decoder]
+
+    @classmethod
+    def of(cls, device_tags: Sequence[str], graphite_prefix: str) -> Catalogue:
+        """Set the decoders up.
+
+        Args:
+            device_tags: Tags that name the device in InfluxDB lines.
+            graphite_prefix: What Graphite paths have before the device.
+        """
+        influx = {influx_form(name): InfluxDecoder(device_tags=device_tags, precision=name) for name in PRECISIONS}
+        return cls(
+            {
+                NDJSON: senml.decode_lines,
+                SENML_JSON: senml.decode_payload,
+                SENML_CBOR: senml_cbor.decode_payload,
+                GRAPHITE: GraphiteDecoder(graphite_prefix),
+                **influx,
+            }
+        )
+
+
+def influx_form(precision: str) -> str:
+    """Return the name of the format of Influx lines with timestamps of a precision."""
+    return INFLUX if precision == "ns" else f"{INFLUX}-{precision}"
+
+
+def is_joinable(form: str) -> bool:
+    """Tell whether inputs of a format that were refused can be kept together, each in a line."""
+    return form not in ("", SENML_CBOR)
+
+
+def detect(line: bytes) -> str | None:
+    """Return the format of a line, or None when it looks like nothing we know.
+
+    >>> detect(b'{"n":"room-1/temperature","v":21.5}'), detect(b"room-1.temperature 21.5 1790000000")
+    ('ndjson', 'graphite')
+    >>> detect(b"temperature,device=room-1 value=21.5"), detect(b"hello")
+    ('influx', None)
+    """
+    start = line.lstrip()
+    if start[:1] in (b"{", b"["):
+        return NDJSON
+    if _GRAPHITE_LINE.fullmatch(start):
+        return GRAPHITE
+    return INFLUX if _INFLUX_LINE.match(start) else None
+
+
+def detect_body(body: bytes) -> str:
+    """Return the format of a whole message; what looks like nothing is read as NDJSON, which says what is wrong with it."""
+    start = body.lstrip()
+    if start[:1] == b"[":
+        return SENML_JSON
+    return detect(start.partition(b"\n")[0]) or NDJSON

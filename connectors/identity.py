@@ -1,0 +1,106 @@
+"""Who a peer is, and for which devices it may speak.
+
+With ISOTHERM_AUTH=open everybody may speak for every device; that is refused on any address but loopback. With ``token`` a
+peer shows a device's token, or a client certificate in whose subject alternative name (RFC 5280 §4.2.1.6) the device stands.
+It may then speak for that device and, if it is a gateway, for the gateway's children.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from isotherm.errors import Unauthorized, Unavailable
+from isotherm.names import is_device_name
+from isotherm.registry import Device, Registry, hash_of
+from isotherm.settings import Settings
+
+KNOWN_SECONDS = 10.0
+"""How long an answer of the registry is used again: a revoked token works for so long."""
+
+MAX_KNOWN = 100_000
+"""Answers that are remembered; beyond that they are asked for anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """For whom a peer may speak.
+
+    Attributes:
+        device: Whose metrics bare names are, or None.
+        others: The further devices whose readings it may send; None for any.
+    """
+
+    device: str | None = None
+    others: frozenset[str] | None = None
+
+    def may_name(self, device: str) -> bool:
+        """Tell whether it may send readings of ``device``."""
+        return self.others is None or device == self.device or device in self.others
+
+
+ANYONE = Identity()
+
+
+def only(device: str) -> Identity:
+    """Return the identity of a channel that belongs to one device, such as an MQTT topic."""
+    return Identity(device, frozenset())
+
+
+class Doorkeeper:
+    """Tells who a peer is."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._registry = registry
+        self.is_open = settings.auth == "open"
+        self._known: dict[str, tuple[float, Device | None]] = {}
+
+    async def identify(
+        self, *, device: str | None = None, token: str | None = None, certified: str | None = None
+    ) -> Identity:
+        """Return who a peer is.
+
+        Args:
+            device: Who it says it is, if it does.
+            token: What it shows.
+            certified: The device that its client certificate names.
+
+        Raises:
+            Unauthorized: it did not show that it is anybody, or is another than it says.
+            Unavailable: the registry does not answer.
+        """
+        if device is not None and not is_device_name(device):
+            raise Unauthorized(f"{device[:80]!r} is no device name")
+        if self.is_open and certified is None:
+            return Identity(device)
+        if certified is not None:
+            found = await self._ask("certificate", certified, self._registry.get) or Device(certified, 0)
+        elif token:
+            known = await self._ask("token", token, self._registry.by_token)
+            if known is None:
+                raise Unauthorized("the token is not, or is no longer, that of a device")
+            found = known
+        else:
+            raise Unauthorized("a token is needed: `isotherm devices token NAME` makes one")
+        identity = Identity(device or found.name, found.children | {found.name})
+        if device is not None and device not in found.children | {found.name}:
+            raise Unauthorized(f"the peer says it is {device!r} and shows that it is {found.name!r}")
+        return identity
+
+    async def _ask(self, kind: str, what: str, ask: Callable[[str], Awaitable[Device | None]]) -> Device | None:
+        key = f"{kind}:{hash_of(what)}"
+        now = time.monotonic()
+        asked, found = self._known.get(key, (-KNOWN_SECONDS, None))
+        if now - asked < KNOWN_SECONDS:
+            return found
+        try:
+            answer = await ask(what)
+        except Unavailable:
+            if found is None:
+                raise
+            return found  # who was known before the store went away still is
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[key] = now, answer
+        return answer

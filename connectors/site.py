@@ -1,0 +1,33 @@
+"""What a connector stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from connectors.formats.catalogue import Catalogue
+from connectors.identity import Doorkeeper
+from connectors.intake import Intake
+from isotherm.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a connector is given.
+
+    Attributes:
+        settings: All of them.
+        intake: Takes in what was decoded.
+        doorkeeper: Tells who a peer is.
+        catalogue: The decoders.
+    """
+
+    settings: Settings
+    intake: Intake
+    doorkeeper: Doorkeeper
+    catalogue: Catalogue
+
+
+Listening = Callable[[Site], AbstractAsyncContextManager[str]]
+"""A connector: listens for the length of the block and yields where; at its end, what was received is answered."""

@@ -1,0 +1,216 @@
+"""The registry: which devices there are, who may speak for them, and with which tokens.
+
+    | key                             | type   | content                                                     |
+    |---------------------------------|--------|-------------------------------------------------------------|
+    | ``iso:{registry}:devices``      | zset   | name → when it was first seen or added, µs                  |
+    | ``iso:{registry}:device:NAME``  | hash   | what was said of it: is_gateway, gateway, tokens (hashes)   |
+    | ``iso:{registry}:children:NAME``| set    | the devices that a gateway may speak for                    |
+    | ``iso:{registry}:token:HASH``   | string | name of the device that a token belongs to                  |
+
+All keys share a hash tag, so that a transaction may touch several. A token is 192 random bits and only its SHA-256 is kept:
+who reads the store cannot send with it. A device has at most two, so that one can be replaced while the other works.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from isotherm.clock import now_us
+from isotherm.errors import SettingsError, Unavailable
+from isotherm.names import is_device_name
+from isotherm.store.client import Client
+
+MAX_TOKENS = 2
+"""Tokens of one device that are valid at the same time."""
+
+TOKEN_BYTES = 24
+
+_PREFIX = "iso:{registry}:"
+_DEVICES = _PREFIX + "devices"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What the registry knows of a device.
+
+    Attributes:
+        name: Its name.
+        created: When it was first seen or added, µs since the epoch UTC.
+        is_gateway: Whether it may speak for its children.
+        gateway: The gateway that speaks for it, or empty.
+        tokens: Hashes of its tokens, newest first.
+        children: The devices it may speak for, if it is a gateway.
+    """
+
+    name: str
+    created: int
+    is_gateway: bool = False
+    gateway: str = ""
+    tokens: Sequence[str] = ()
+    children: frozenset[str] = frozenset()
+
+
+class Registry:
+    """Reads and changes the registry. Every method raises Unavailable when the store does not answer."""
+
+    def __init__(self, redis: Client) -> None:
+        self._redis = redis
+
+    async def names(self) -> list[str]:
+        """Return all devices, ascending."""
+        try:
+            return sorted(name.decode() for name in await self._redis.zrange(_DEVICES, 0, -1))
+        except RedisError as error:
+            raise _away(error) from error
+
+    async def get(self, name: str) -> Device | None:
+        """Return a device, or None when it is not there."""
+        try:
+            created = await self._redis.zscore(_DEVICES, name)
+            if created is None:
+                return None
+            fields = await self._redis.hgetall(_device(name))
+            is_gateway = fields.get(b"is_gateway") == b"1"
+            children = await self._redis.smembers(_children(name)) if is_gateway else set()
+        except RedisError as error:
+            raise _away(error) from error
+        return Device(
+            name,
+            int(created),
+            is_gateway,
+            fields.get(b"gateway", b"").decode(),
+            fields.get(b"tokens", b"").decode().split(),
+            frozenset(child.decode() for child in children),
+        )
+
+    async def by_token(self, token: str) -> Device | None:
+        """Return the device that a token belongs to, or None."""
+        try:
+            name = await self._redis.get(_token(hash_of(token)))
+        except RedisError as error:
+            raise _away(error) from error
+        return None if name is None else await self.get(name.decode())
+
+    async def note(self, names: Sequence[str]) -> None:
+        """Enter devices that are not there."""
+        now = now_us()
+        try:
+            await self._redis.zadd(_DEVICES, dict.fromkeys(names, now), nx=True)
+        except RedisError as error:
+            raise _away(error) from error
+
+    async def add(self, name: str, *, is_gateway: bool = False, gateway: str = "") -> None:
+        """Enter a device, or change what is said of one.
+
+        Args:
+            name: The device.
+            is_gateway: It may speak for its children.
+            gateway: It is a child of this one; empty for none.
+
+        Raises:
+            SettingsError: the name is none, or the gateway is not a gateway.
+        """
+        if not is_device_name(name):
+            raise SettingsError(f"{name!r} is no device name: letters, digits and - : . _, the first a letter or digit")
+        before = await self.get(name)
+        if gateway:
+            found = await self.get(gateway)
+            if found is None or not found.is_gateway:
+                raise SettingsError(f"{gateway!r} is no gateway: add it with `isotherm devices add {gateway} --gateway`")
+        try:
+            async with self._redis.pipeline(transaction=True) as change:
+                change.zadd(_DEVICES, {name: now_us()}, nx=True)
+                change.hset(_device(name), mapping={"is_gateway": int(is_gateway), "gateway": gateway})
+                if before is not None and before.gateway:
+                    change.srem(_children(before.gateway), name)
+                if gateway:
+                    change.sadd(_children(gateway), name)
+                await change.execute()
+        except RedisError as error:
+            raise _away(error) from error
+
+    async def new_token(self, name: str) -> str:
+        """Give a device a new token; of its older ones the newest stays valid.
+
+        Raises:
+            SettingsError: there is no such device.
+        """
+        device = await self._existing(name)
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        kept = [hash_of(token), *device.tokens][:MAX_TOKENS]
+        await self._keep_tokens(device, kept)
+        return token
+
+    async def revoke_tokens(self, name: str, *, but_newest: bool = False) -> int:
+        """Make a device's tokens invalid; returns how many.
+
+        Raises:
+            SettingsError: there is no such device.
+        """
+        device = await self._existing(name)
+        kept = list(device.tokens[:1]) if but_newest else []
+        await self._keep_tokens(device, kept)
+        return len(device.tokens) - len(kept)
+
+    async def remove(self, name: str) -> None:
+        """Forget a device and its tokens; its history stays until it expires.
+
+        Raises:
+            SettingsError: there is no such device.
+        """
+        device = await self._existing(name)
+        try:
+            async with self._redis.pipeline(transaction=True) as change:
+                change.zrem(_DEVICES, name)
+                change.delete(_device(name), _children(name), *(_token(one) for one in device.tokens))
+                if device.gateway:
+                    change.srem(_children(device.gateway), name)
+                for child in device.children:
+                    change.hset(_device(child), mapping={"gateway": ""})
+                await change.execute()
+        except RedisError as error:
+            raise _away(error) from error
+
+    async def _existing(self, name: str) -> Device:
+        device = await self.get(name)
+        if device is None:
+            raise SettingsError(f"there is no device {name!r}; add it with `isotherm devices add {name}`")
+        return device
+
+    async def _keep_tokens(self, device: Device, kept: Sequence[str]) -> None:
+        try:
+            async with self._redis.pipeline(transaction=True) as change:
+                for one in set(device.tokens) - set(kept):
+                    change.delete(_token(one))
+                for one in kept:
+                    change.set(_token(one), device.name)
+                change.hset(_device(device.name), mapping={"tokens": " ".join(kept)})
+                await change.execute()
+        except RedisError as error:
+            raise _away(error) from error
+
+
+def hash_of(token: str) -> str:
+    """Return what is kept of a token: its SHA-256, hexadecimal."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _device(name: str) -> str:
+    return f"{_PREFIX}device:{name}"
+
+
+def _children(name: str) -> str:
+    return f"{_PREFIX}children:{name}"
+
+
+def _token(hashed: str) -> str:
+    return f"{_PREFIX}token:{hashed}"
+
+
+def _away(error: RedisError) -> Unavailable:
+    return Unavailable(f"the store does not answer: {error}")
