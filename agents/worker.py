@@ -19,6 +19,7 @@ from faust.exceptions import ConsumerNotStarted
 from faust.types import TP, EventT, StreamT
 from prometheus_client import Counter, Gauge
 
+from agents import faust_mend  # noqa: F401  (makes fetches short)
 from agents.downsample import NAME
 from agents.shard import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, LogRecord, Shard
 from isotherm import health, kafka

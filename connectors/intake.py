@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby, pairwise
 
@@ -74,8 +74,26 @@ log = logging.getLogger(__name__)
 class Intake:
     """The way of readings from one connector process to Kafka."""
 
-    def __init__(self, settings: Settings, producer: Producer, instance: str, account: Account) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        producer: Producer,
+        instance: str,
+        account: Account,
+        *,
+        clock: Callable[[], int] = now_us,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            settings: Number of partitions, and how long packs gather.
+            producer: Delivers them.
+            instance: What the ledger counts by, such as ``tcp/6f1c02d9``.
+            account: Gets the counts.
+            clock: When inputs are received, µs since the epoch UTC.
+        """
         self._producer = producer
+        self._clock = clock
         self._instance = instance
         self._protocol = instance.partition("/")[0]
         self._account = account
@@ -148,7 +166,7 @@ class Intake:
             self._forget_names()
         if self._room.is_full:
             return False
-        now = now_us()
+        now = self._clock()
         codes = self._series.codes(decoded.names, identity.device)
         if self.is_away and any(map(self._is_away, self._series.partitions(codes[codes >= 0]).tolist())):
             return False

@@ -81,10 +81,10 @@ async def run(protocol: str, listening: Listening, settings: Settings) -> None:
         async with (
             client.connected(settings) as redis,
             health.served(settings, lambda: None if where else "waiting for the listener"),
-            _reported(settings, redis, instance, account),
+            reported(settings, redis, instance, account),
             _noted(intake, Registry(redis)),
             intake.running(),
-            listening(_site(settings, intake, Registry(redis))) as where,
+            listening(Site(settings, intake, Doorkeeper(settings, Registry(redis)), catalogue_of(settings))) as where,
         ):
             log.info("listening on %s", where)
             await stop.wait()
@@ -93,9 +93,10 @@ async def run(protocol: str, listening: Listening, settings: Settings) -> None:
         await producer.stop()
 
 
-def _site(settings: Settings, intake: Intake, registry: Registry) -> Site:
+def catalogue_of(settings: Settings) -> Catalogue:
+    """Return the decoders, set up as the settings say."""
     tags = [tag.strip() for tag in settings.influx_device_tags.split(",")]
-    return Site(settings, intake, Doorkeeper(settings, registry), Catalogue.of(tags, settings.graphite_prefix))
+    return Catalogue.of(tags, settings.graphite_prefix)
 
 
 def _raise_file_limit() -> None:
@@ -105,7 +106,7 @@ def _raise_file_limit() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _reported(settings: Settings, redis: client.Client, instance: str, account: ledger.Account) -> AsyncIterator[None]:
+async def reported(settings: Settings, redis: client.Client, instance: str, account: ledger.Account) -> AsyncIterator[None]:
     """Keep the ledger for the length of the block, and close it with the last numbers."""
     log_id = await kafka.cluster_id(settings)
     reporting = asyncio.create_task(ledger.keep_reporting(redis, instance, log_id, account), name="ledger")

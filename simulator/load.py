@@ -1,17 +1,138 @@
-"""Load: many readings of many devices over one TCP connection, as fast as the server acknowledges them."""
+"""Load for `isotherm bench`: as many readings as the server acknowledges, a steady rate of them, or many connections.
+
+The generator must be cheaper than what it measures: requests are written and answers read as bytes. A link is one connection
+of a protocol; it sends a payload of NDJSON and tells how many of its readings are acknowledged.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from typing import Any, ClassVar
 
-CHUNK_BYTES = 256 * 1024
 MOST_UNACKNOWLEDGED = 400_000
 """Readings on their way: enough to keep every process busy, few enough to show the server's pace and not the socket's."""
+
+STREAM_BYTES = 256 * 1024
+"""A payload of a protocol that streams."""
+
+
+class Link(ABC):
+    """One connection."""
+
+    is_stream: ClassVar[bool]
+    """Whether a payload can be sent before the last one is acknowledged."""
+
+    def __init__(self) -> None:
+        self.acknowledged = 0
+        self.heard = asyncio.Event()
+
+    @abstractmethod
+    async def open(self, host: str, port: int) -> None:
+        """Connect."""
+
+    @abstractmethod
+    async def send(self, payload: bytes) -> None:
+        """Send NDJSON."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Disconnect."""
+
+    async def acknowledge(self, readings: int) -> None:
+        """Return when so many readings are acknowledged in all.
+
+        Raises:
+            ConnectionError: the server refused one, or left.
+        """
+        while self.acknowledged < readings:
+            self.heard.clear()
+            await self.heard.wait()
+
+
+class TcpLink(Link):
+    """Lines over TCP, with acknowledgements."""
+
+    is_stream = True
+
+    async def open(self, host: str, port: int) -> None:
+        self._reader, self._writer = await asyncio.open_connection(host, port)
+        self._writer.write(b'{"hello":{"ack":true}}\n')
+
+    async def send(self, payload: bytes) -> None:
+        self._writer.write(payload)
+        await self._writer.drain()
+
+    async def acknowledge(self, readings: int) -> None:
+        while self.acknowledged < readings:
+            self.acknowledged = _acknowledged(await self._reader.readline())
+
+    async def close(self) -> None:
+        self._writer.close()
+
+
+class HttpLink(Link):
+    """A POST for each payload, over a connection that is kept."""
+
+    is_stream = False
+
+    async def open(self, host: str, port: int) -> None:
+        self._reader, self._writer = await asyncio.open_connection(host, port)
+        self._head = b"POST /api/v1/readings HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-ndjson\r\n" % host.encode()
+        self._open = 0
+
+    async def send(self, payload: bytes) -> None:
+        self._open = payload.count(b"\n")
+        self._writer.write(b"%sContent-Length: %d\r\n\r\n%s" % (self._head, len(payload), payload))
+
+    async def acknowledge(self, readings: int) -> None:
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        if b" 204 " not in answer[:16]:
+            raise ConnectionError(f"the server answered {answer[:200]!r}")
+        self.acknowledged += self._open
+
+    async def close(self) -> None:
+        self._writer.close()
+
+
+class WebSocketLink(Link):
+    """A text message for each payload."""
+
+    is_stream = True
+
+    async def open(self, host: str, port: int) -> None:
+        import aiohttp
+
+        self._session = aiohttp.ClientSession()
+        self._socket = await self._session.ws_connect(f"http://{host}:{port}/api/v1/ws")
+
+    async def send(self, payload: bytes) -> None:
+        await self._socket.send_str(payload.decode())
+
+    async def acknowledge(self, readings: int) -> None:
+        while self.acknowledged < readings:
+            message = await self._socket.receive()
+            self.acknowledged = _acknowledged(message.data if isinstance(message.data, str) else b"")
+
+    async def close(self) -> None:
+        await self._socket.close()
+        await self._session.close()
+
+
+LINKS: dict[str, type[Link]] = {"tcp": TcpLink, "http": HttpLink, "ws": WebSocketLink}
+
+
+def _acknowledged(answer: str | bytes) -> int:
+    if not answer:
+        raise ConnectionError("the server closed the connection")
+    heard: dict[str, Any] = json.loads(answer)
+    if "ack" not in heard:
+        raise ConnectionError(f"the server answered {answer!r}")
+    return int(heard["ack"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,61 +143,141 @@ class Sent:
         readings: Sent and acknowledged.
         seconds: From the first byte to the last acknowledgement.
         payload_bytes: Of all lines.
+        waits: From sending a payload to its acknowledgement, s.
     """
 
     readings: int
     seconds: float
     payload_bytes: int
+    waits: Sequence[float]
 
 
 def lines(readings: int, devices: int, end: float) -> Iterator[bytes]:
-    """Yield NDJSON in chunks: reading i is of device i mod ``devices``, each at 1 Hz up to ``end``, s since the epoch."""
+    """Yield lines of NDJSON: reading i is of device i mod ``devices``, each at 1 Hz up to ``end``, s since the epoch."""
     rounds = -(-readings // devices)
-    chunk: list[bytes] = []
-    size = 0
     for i in range(readings):
         turn, device = divmod(i, devices)
-        line = b'{"n":"load-%d/temperature","u":"Cel","v":%d.5,"t":%.3f}\n' % (device, 15 + turn % 10, end - rounds + turn)
-        chunk.append(line)
-        size += len(line)
-        if size >= CHUNK_BYTES:
-            yield b"".join(chunk)
-            chunk, size = [], 0
-    if chunk:
-        yield b"".join(chunk)
+        yield line(f"load-{device}", 15.5 + turn % 10, end - rounds + turn)
 
 
-async def send(host: str, port: int, chunks: list[bytes], progress: Callable[[int], None]) -> Sent:
-    """Send chunks over one connection and wait until all is acknowledged.
+def line(device: str, value: float, moment: float) -> bytes:
+    """Return one reading."""
+    return b'{"n":"%s/temperature","u":"Cel","v":%s,"t":%.3f}\n' % (device.encode(), str(value).encode(), moment)
+
+
+def payloads(lines: Iterator[bytes], batch: int) -> list[bytes]:
+    """Put lines together, ``batch`` to a payload."""
+    found: list[bytes] = []
+    group: list[bytes] = []
+    for one in lines:
+        group.append(one)
+        if len(group) == batch:
+            found.append(b"".join(group))
+            group.clear()
+    if group:
+        found.append(b"".join(group))
+    return found
+
+
+async def send(
+    kind: type[Link], host: str, port: int, work: Sequence[bytes], connections: int, progress: Callable[[int], None]
+) -> Sent:
+    """Send payloads over connections that share the work, and wait until all is acknowledged.
 
     Raises:
-        ConnectionError: the server closed the connection or refused a reading.
+        ConnectionError: the server closed a connection or refused a reading.
     """
-    ends = list(accumulate(chunk.count(b"\n") for chunk in chunks))
-    total = ends[-1]
-    reader, writer = await asyncio.open_connection(host, port)
-    room = asyncio.Semaphore(MOST_UNACKNOWLEDGED * len(ends) // total + 1)  # chunks that may be on their way
+    links = [kind() for _ in range(connections)]
+    for link in links:
+        await link.open(host, port)
+    remaining = iter(work)
+    waits: list[float] = []
+    done = 0
 
-    async def hear() -> None:
-        acknowledged = freed = 0
-        while acknowledged < total:
-            answer = json.loads(await reader.readline() or b'{"error":"closed"}')
-            if "error" in answer:
-                raise ConnectionError(f"the server answered {answer}")
-            acknowledged = answer["ack"]
-            progress(acknowledged)
-            while freed < len(ends) and ends[freed] <= acknowledged:
-                freed += 1
+    async def drive(link: Link) -> None:
+        nonlocal done
+        sent = 0
+        window = max(1, MOST_UNACKNOWLEDGED // (work[0].count(b"\n") * connections)) if link.is_stream else 1
+        room = asyncio.Semaphore(window)
+        on_the_way: asyncio.Queue[tuple[int, float] | None] = asyncio.Queue()
+
+        async def hear() -> None:
+            nonlocal done
+            while (expected := await on_the_way.get()) is not None:
+                goal, since = expected
+                before = link.acknowledged
+                await link.acknowledge(goal)
+                waits.append(time.monotonic() - since)
+                done += link.acknowledged - before
+                progress(done)
                 room.release()
 
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(hear())
+            for payload in remaining:
+                await room.acquire()
+                sent += payload.count(b"\n")
+                await link.send(payload)
+                on_the_way.put_nowait((sent, time.monotonic()))
+            on_the_way.put_nowait(None)
+
     began = time.monotonic()
-    writer.write(b'{"hello":{"ack":true}}\n')
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(hear(), name="acknowledgements")
-        for chunk in chunks:
-            await room.acquire()
-            writer.write(chunk)
-            await writer.drain()
+        for link in links:
+            tasks.create_task(drive(link))
     seconds = time.monotonic() - began
-    writer.close()
-    return Sent(total, seconds, sum(map(len, chunks)))
+    for link in links:
+        await link.close()
+    return Sent(sum(payload.count(b"\n") for payload in work), seconds, sum(map(len, work)), waits)
+
+
+async def keep_rate(kind: type[Link], host: str, port: int, rate: float, devices: int, stop: asyncio.Event) -> int:
+    """Send readings that are made now at a steady rate until ``stop``; returns how many were sent.
+
+    A tick that the server holds up is made up for: the rate is that of the devices, not of the server.
+    """
+    links = [kind() for _ in range(1 if kind.is_stream else RATE_CONNECTIONS)]
+    for link in links:
+        await link.open(host, port)
+    began = time.monotonic()
+    sent = 0
+
+    async def drive(link: Link) -> None:
+        nonlocal sent
+        own = 0
+        while not stop.is_set():
+            due = int((time.monotonic() - began) * rate) - sent
+            count = min(due, MAX_TICK)
+            if count > 0:
+                now = time.time()
+                first, sent, own = sent, sent + count, own + count
+                await link.send(b"".join(line(f"load-{i % devices}", i % 10, now) for i in range(first, first + count)))
+                if not kind.is_stream:
+                    await link.acknowledge(own)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async with asyncio.TaskGroup() as tasks:
+        for link in links:
+            tasks.create_task(drive(link))
+            if kind.is_stream:
+                tasks.create_task(_hear(link, stop))
+    for link in links:
+        await link.close()
+    return sent
+
+
+TICK_SECONDS = 0.01
+MAX_TICK = 2_000
+RATE_CONNECTIONS = 8
+
+
+async def _hear(link: Link, stop: asyncio.Event) -> None:
+    """Read acknowledgements until ``stop``: a server whose answers are not read stops reading."""
+    stopping = asyncio.create_task(stop.wait())
+    while not stop.is_set():
+        hearing = asyncio.create_task(link.acknowledge(link.acknowledged + 1))
+        await asyncio.wait({stopping, hearing}, return_when=asyncio.FIRST_COMPLETED)
+        if hearing.done():
+            hearing.result()
+        else:
+            hearing.cancel()

@@ -54,28 +54,33 @@ class Publisher(Protocol):
         """Disconnect."""
 
 
-def create(protocol: str, device: str, host: str, port: int, *, mqtt_version: str = "5") -> Publisher:
+def create(
+    protocol: str, device: str, host: str, port: int, *, mqtt_version: str = "5", token: str | None = None
+) -> Publisher:
     """Return a publisher for one device; it connects when it first publishes.
 
     Raises:
-        ValueError: the protocol is not tcp, mqtt or coap.
+        ValueError: the protocol is not tcp, http, mqtt or coap.
     """
     match protocol:
         case "tcp":
-            return TcpPublisher(device, host, port)
+            return TcpPublisher(device, host, port, token)
+        case "http":
+            return HttpPublisher(device, host, port, token)
         case "mqtt":
             return MqttPublisher(device, host, port, mqtt_version)
         case "coap":
-            return CoapPublisher(device, host, port)
-    raise ValueError(f"protocol {protocol!r}, expected tcp, mqtt or coap")
+            return CoapPublisher(device, host, port, token)
+    raise ValueError(f"protocol {protocol!r}, expected tcp, http, mqtt or coap")
 
 
 class TcpPublisher:
     """NDJSON SenML with acknowledgements."""
 
-    def __init__(self, device: str, host: str, port: int) -> None:
+    def __init__(self, device: str, host: str, port: int, token: str | None = None) -> None:
         self._device = device
         self._address = (host, port)
+        self._hello = {"ack": True} if token is None else {"device": device, "token": token, "ack": True}
         self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._acknowledged = 0
 
@@ -102,7 +107,7 @@ class TcpPublisher:
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         self._stream = reader, writer = await asyncio.open_connection(*self._address)
         self._acknowledged = 0
-        writer.write(b'{"hello":{"ack":true}}\n')
+        writer.write(json.dumps({"hello": self._hello}).encode() + b"\n")
         return reader, writer
 
     async def _answer(self, reader: asyncio.StreamReader, count: int) -> int:
@@ -118,6 +123,52 @@ class TcpPublisher:
             else:
                 self._acknowledged = int(answer["ack"])
         return refused
+
+
+class HttpPublisher:
+    """A POST of SenML JSON for each pack, over a connection that is kept."""
+
+    def __init__(self, device: str, host: str, port: int, token: str | None = None) -> None:
+        self._device = device
+        self._address = (host, port)
+        self._authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+        self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def publish(self, readings: Sequence[Reading]) -> int:
+        body = json.dumps(_records(readings, self._device + "/")).encode()
+        head = (
+            f"POST /api/v1/readings HTTP/1.1\r\nHost: {self._address[0]}\r\n{self._authorization}"
+            f"Content-Type: application/senml+json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                reader, writer = self._stream or await asyncio.open_connection(*self._address)
+                self._stream = reader, writer
+                writer.write(head.encode() + body)
+                status, answer = await _http_answer(reader)
+        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
+            await self.close()
+            raise NotAcknowledged(f"{self._address}: {error!r}") from error
+        if status == 204:
+            return 0
+        if status == 400:
+            return int(json.loads(answer)["rejected"])
+        raise NotAcknowledged(f"{self._address}: {status} {answer[:200]!r}")
+
+    async def close(self) -> None:
+        if self._stream is not None:
+            _, writer = self._stream
+            self._stream = None
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def _http_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Read an answer: its status and its body."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    length = re.search(r"(?i)\r\ncontent-length: *(\d+)", head)
+    return int(head.split(" ", 2)[1]), await reader.readexactly(int(length[1]) if length else 0)
 
 
 class MqttPublisher:
@@ -172,9 +223,9 @@ class CoapPublisher:
     (RFC 7959 §2.5).
     """
 
-    def __init__(self, device: str, host: str, port: int) -> None:
+    def __init__(self, device: str, host: str, port: int, token: str | None = None) -> None:
         self._device = device
-        self._uri = f"coap://{host}:{port}/readings"
+        self._uri = f"coap://{host}:{port}/readings" + (f"?token={token}" if token else "")
         self._context: Any = None
 
     async def publish(self, readings: Sequence[Reading]) -> int:

@@ -40,7 +40,7 @@ def test_without_a_stack_it_says_how_to_start_one(
     ("arguments", "said"),
     [
         (("query", "a", "b", "--last", "soon"), "expected a duration such as 90s"),
-        (("simulate", "--protocol", "smoke"), "expected one of tcp, mqtt, coap"),
+        (("simulate", "--protocol", "smoke"), "expected one of tcp, http, mqtt, coap"),
         (("simulate", "--target", "nowhere"), "expected HOST:PORT"),
         (("connect", "smoke"), "expected tcp, http, mqtt, coap, or a Python file"),
         (("tail", "everything"), "expected one of readings, rejects"),

@@ -23,7 +23,7 @@ import numpy as np
 from connectors.formats.decoded import PIECE, Decoded, Source
 from connectors.formats.escape import NameCache, as_sent, as_text, check_utf8, escape_device, escape_metric
 from isotherm.errors import InvalidReading
-from isotherm.limits import MAX_ATTRIBUTE_CHARS
+from isotherm.limits import MAX_ATTRIBUTE_CHARS, MAX_LINE_BYTES
 from isotherm.pack import Attribute
 from isotherm.rejects import Rejected
 
@@ -44,6 +44,9 @@ PRECISIONS = {
 PLAIN_PIECE = 2_000
 """Readings in a piece when all are plain: each costs about 1 µs."""
 
+MAX_HEAD_CHARS = 512
+"""Measurement and tags. Names have at most half as many, so that intake would refuse what is longer."""
+
 _SPECIAL_COST = PLAIN_PIECE // PIECE
 
 _FAR_US = 2**62
@@ -60,6 +63,7 @@ _STRING = r'"(?:[^"\\]++|\\.)*+"'
 _COMMENT = r"[ \t]*+\#[^\n]*+"
 _LINE = re.compile(rf"({_COMMENT}|{_HEAD}(?:[^\n=\\]++|={_STRING}|\\[^\n]|[^\n])*+)(?:\n|\Z)", re.DOTALL)
 _PARTS = re.compile(rf"[ \t]*+({_HEAD}) ++((?:={_STRING}|\\[,= ]|[^ ])++)(?: ++(\S++))?[ \t]*+", re.DOTALL)
+_HEAD_AND_KEY = re.compile(rf"(?![#\t])({_HEAD}) (.+)", re.DOTALL)
 _MEASUREMENT = re.compile(r"(?:\\[, ]|[^, ])++")
 _TAG = re.compile(rf",({_WORD})=({_WORD})")
 _FIELD = re.compile(rf'({_WORD})=({_STRING}|[^", ][^, ]*+)(?:,|\Z)', re.DOTALL)
@@ -99,6 +103,7 @@ class InfluxDecoder:
             raise ValueError(f"precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
         self._device_tags = tuple(device_tags)
         self._unit_ns = PRECISIONS[precision]
+        self._stems = NameCache(self._stem)
         self._names = NameCache(self._name)
 
     def __call__(self, data: bytes, now: int) -> Iterator[Decoded]:
@@ -124,7 +129,7 @@ class InfluxDecoder:
     def _take_plain(self, line: str, at: int, now: int, found: _Found) -> bool:
         """Take a line if it is plain and good; leave no trace if not."""
         parts = line.split(" ")
-        if not 2 <= len(parts) <= 3 or '"' in line or "\\" in line or not line.isascii():
+        if not 2 <= len(parts) <= 3 or '"' in line or "\\" in line or not line.isascii() or len(line) > MAX_LINE_BYTES:
             return False
         time = now
         if len(parts) == 3:
@@ -156,8 +161,12 @@ class InfluxDecoder:
         Raises:
             InvalidReading: it is refused.
         """
-        if not line.strip(" \t") or line.lstrip(" \t").startswith("#"):
+        if not line.strip(" \t\r") or line.lstrip(" \t").startswith("#"):
             return
+        if len(line) > MAX_LINE_BYTES:
+            raise InvalidReading(
+                "line_too_long", f"a line of {len(line)} characters, expected at most {MAX_LINE_BYTES} bytes"
+            )
         check_utf8(line)
         parts = _PARTS.fullmatch(line)
         if parts is None:
@@ -193,20 +202,26 @@ class InfluxDecoder:
         Raises:
             InvalidReading: the head is malformed, or has no tag that names the device.
         """
-        match = re.fullmatch(rf"({_HEAD}) (.*)", key, re.DOTALL)
-        if match is None or not match[2] or match[1].startswith(("#", "\t")):
+        match = _HEAD_AND_KEY.fullmatch(key)
+        if match is None:
             raise InvalidReading("malformed", f"{key[:80]!r}, expected 'measurement,tag=value field=value timestamp'")
         head, field = match.groups()
+        return self._stems[head] if field == "value" else f"{self._stems[head]}/{escape_metric(_unescape(field))}"
+
+    def _stem(self, head: str) -> str:
+        """Return what the names of a line begin with."""
+        # Every field's name repeats it: without a bound a line of n bytes would become n² bytes of names.
+        if len(head) > MAX_HEAD_CHARS:
+            raise InvalidReading(
+                "name", f"measurement and tags of {len(head)} characters, expected at most {MAX_HEAD_CHARS}"
+            )
         measurement, tags = _parse_head(head)
         device = next((tag for tag in self._device_tags if tag in tags), None)
         if device is None:
             expected = " or ".join(self._device_tags)
             raise InvalidReading("no_device", f"{head[:80]!r} has no tag {expected} that names its device")
         parts = [escape_device(tags.pop(device)), escape_metric(measurement)]
-        parts += [escape_metric(f"{tag}:{value}") for tag, value in sorted(tags.items())]
-        if field != "value":
-            parts.append(escape_metric(_unescape(field)))
-        return "/".join(parts)
+        return "/".join(parts + [escape_metric(f"{tag}:{value}") for tag, value in sorted(tags.items())])
 
 
 class _Found:

@@ -89,9 +89,8 @@ def _flat(data: bytes) -> Sequence[object]:
     """Decode an array of maps, or a map, without tags."""
     stream = BytesIO(data)
     depth = 1 if data[:1] and data[0] >> 5 == _MAP else 2
-    decoded = cbor2.CBORDecoder(
-        stream, max_depth=depth, allow_duplicate_keys=False, semantic_decoders=_Tags(), str_errors="strict"
-    ).decode()
+    decoder = cbor2.CBORDecoder(stream, max_depth=depth, allow_duplicate_keys=False, semantic_decoders=_Tags())
+    decoded = decoder.decode()
     _expect_end(stream)
     return decoded if isinstance(decoded, list) else [decoded]
 
@@ -105,9 +104,14 @@ def _with_fractions(data: bytes) -> Sequence[object]:
     stream = BytesIO(data)
     decoder = cbor2.CBORDecoder(stream, max_depth=2, semantic_decoders=_Tags())
     try:
-        items = (
-            [_map(stream, decoder) for _ in _members(stream, _ARRAY)] if data[0] >> 5 == _ARRAY else [_map(stream, decoder)]
-        )
+        if data[0] >> 5 == _MAP:
+            items = [_map(stream, decoder)]
+        else:
+            items = []
+            for _ in _members(stream, _ARRAY):
+                if len(items) == MAX_PACK_READINGS:
+                    raise InvalidReading("too_large", f"more records than {MAX_PACK_READINGS}, expected at most so many")
+                items.append(_map(stream, decoder))
         _expect_end(stream)
     except _ERRORS as error:
         _refuse(error)
@@ -206,9 +210,11 @@ def _known(item: dict[object, object]) -> dict[object, object]:
     """Return what we know of a map.
 
     Raises:
-        InvalidReading: it has a field that must be understood.
+        InvalidReading: it has a field that must be understood, or a label that is none.
     """
     for label in item.keys() - _FIELDS.keys():
+        if not isinstance(label, int | str):
+            raise InvalidReading("type", f"a label of type {type(label).__name__}, expected an integer or text")
         if isinstance(label, str) and label.endswith("_"):
             raise InvalidReading("unknown_field", f"field {label[:80]!r} must be understood (RFC 8428 §4.4)")
     return {label: value for label, value in item.items() if label in _FIELDS}

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from isotherm.cli import bench, run, show
+from isotherm.cli import bench, devices, rejects, run, show
 from isotherm.errors import IsothermError
 
 app = typer.Typer(
@@ -14,10 +14,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Isotherm: sensors in over TCP, MQTT and CoAP, live charts and exact history out.",
+    help="Isotherm: sensors in over TCP, HTTP, MQTT and CoAP, live charts and exact history out.",
 )
 run.register(app)
 show.register(app)
+app.add_typer(devices.app, name="devices")
+app.add_typer(rejects.app, name="rejects")
 app.add_typer(bench.app, name="bench")
 
 

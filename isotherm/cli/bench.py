@@ -5,22 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import time
 from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 import psutil
 import typer
 
 from isotherm import kafka, stackfile
 from isotherm.cli.options import AsJson, DataDir
-from isotherm.errors import StackError
+from isotherm.errors import IsothermError, StackError
 from isotherm.local.stack import read_ledger
 from isotherm.settings import Settings
 
 PROBE_SECONDS = 0.02
 STORED_SECONDS = 120.0
+SETTLE_SECONDS = 3.0
+BATCHES = {"tcp": 4_000, "http": 1, "ws": 1_000}
+"""Readings in a payload: a chunk of the stream, a request, a message."""
+
+CONNECTIONS = {"tcp": 1, "http": 128, "ws": 1}
+"""Connections that send as fast as they can."""
 
 app = typer.Typer(no_args_is_help=True, help="Measure the running local stack.")
 
@@ -32,23 +41,48 @@ def main() -> None:
 
 @app.command()
 def ingest(
-    readings: Annotated[
-        int, typer.Option(help="Readings to send, one a line, over one TCP connection.", min=1000)
-    ] = 1_000_000,
+    protocol: Annotated[str, typer.Option(help="tcp, http or ws.")] = "tcp",
+    readings: Annotated[int | None, typer.Option(help="Readings to send [1,000,000; http 100,000].", min=1000)] = None,
     devices: Annotated[int, typer.Option(help="Devices that they belong to.", min=1)] = 2_000,
+    batch: Annotated[int | None, typer.Option(help="Readings in a request or message [http 1, ws 1,000].", min=1)] = None,
+    rate: Annotated[int, typer.Option(help="Readings a second while latency is measured; 0 leaves it out.", min=0)] = 50_000,
+    seconds: Annotated[float, typer.Option(help="How long latency is measured.", min=1)] = 10.0,
+    connections: Annotated[int, typer.Option(help="Quiet connections to weigh; 0 leaves it out.", min=0)] = 10_000,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send readings as fast as they are acknowledged, and wait until all are in the store.
+    """Weigh connections, measure latency at a steady rate, then send as fast as readings are acknowledged.
 
-    Prints readings a second and CPU µs a reading: of all processes of the stack together, and of each part. Start the stack
-    with --no-simulator for figures of the load alone.
+    Prints bytes of the connector's memory a connection; ms from sending a reading until it can be queried; readings a second
+    until all are in the store, and CPU µs a reading: of all processes of the stack together, and of each part. Start the
+    stack with --no-simulator for figures of the load alone.
     """
+    from simulator.load import LINKS
+
+    if protocol not in LINKS:
+        raise typer.BadParameter(f"--protocol is {protocol!r}, expected one of {', '.join(LINKS)}")
     settings = Settings.load(data_dir=data_dir)
     found = stackfile.read(settings.data_dir)
     if found is None:
         raise StackError(f"no local stack runs in {settings.data_dir}: start one with `isotherm up --no-simulator`")
-    figures = asyncio.run(_ingest(settings, found.pid, readings, devices))
+    _raise_file_limit(connections)
+    bench = _Bench(settings, found.pid, protocol)
+
+    async def measure() -> dict[str, Any]:
+        figures: dict[str, Any] = {
+            "protocol": protocol,
+            "cores": os.cpu_count(),
+            "load_before": round(os.getloadavg()[0], 2),
+        }
+        await bench.throughput(2_000, 10, 100)  # what is loaded when it is first needed is loaded now
+        if connections:
+            figures |= await bench.weigh(connections)
+        if rate:
+            figures |= await bench.latency(rate, devices, seconds)
+        count = readings or (100_000 if protocol == "http" else 1_000_000)
+        return figures | await bench.throughput(count, devices, batch or BATCHES[protocol])
+
+    figures = asyncio.run(measure())
     if as_json:
         print(msgspec.json.encode(figures).decode())
         return
@@ -56,37 +90,161 @@ def ingest(
         print(f"{name:24} {value}")
 
 
-async def _ingest(settings: Settings, supervisor: int, readings: int, devices: int) -> dict[str, Any]:
-    from rich.progress import Progress
+class _Bench:
+    """Measures one connector of a running stack."""
 
-    from simulator.load import lines, send
+    def __init__(self, settings: Settings, supervisor: int, protocol: str) -> None:
+        from simulator.load import LINKS
 
-    chunks = list(lines(readings, devices, time.time()))
-    log_id = await kafka.cluster_id(settings)
-    before = (await read_ledger(settings, log_id)).get("tcp")
-    goal = (before.stored if before else 0) + readings
-    cpu = _cpu(supervisor)
-    load = os.getloadavg()[0]
-    began = time.monotonic()
-    with Progress(transient=True) as bar:
-        task = bar.add_task("acknowledged", total=readings)
-        sent = await send(settings.host, settings.tcp_port, chunks, lambda done: bar.update(task, completed=done))
-        async with asyncio.timeout(STORED_SECONDS):
-            while (await read_ledger(settings, log_id))["tcp"].stored < goal:  # noqa: ASYNC110
-                await asyncio.sleep(PROBE_SECONDS)  # another process's progress: there is no event to wait for
-    seconds = time.monotonic() - began
-    spent = {name: used - cpu.get(name, 0.0) for name, used in _cpu(supervisor).items()}
-    return {
-        "readings": readings,
-        "devices": devices,
-        "bytes_per_reading": round(sent.payload_bytes / readings, 1),
-        "acknowledged_per_s": round(readings / sent.seconds),
-        "readings_per_s": round(readings / seconds),
-        "cpu_us_per_reading": round(sum(spent.values()) / readings * 1e6, 3),
-        "cpu_us_by_part": {name: round(used / readings * 1e6, 3) for name, used in sorted(spent.items()) if used > 0},
-        "cores": os.cpu_count(),
-        "load_before": round(load, 2),
-    }
+        self._settings = settings
+        self._supervisor = supervisor
+        self._link = LINKS[protocol]
+        self._connector = "tcp" if protocol == "tcp" else "http"
+        self._connections = CONNECTIONS[protocol]
+        self._address = settings.host, settings.tcp_port if protocol == "tcp" else settings.http_port
+
+    async def throughput(self, readings: int, devices: int, batch: int) -> dict[str, Any]:
+        """Send as fast as readings are acknowledged, and wait until all are in the store."""
+        from rich.progress import Progress
+
+        from simulator.load import lines, payloads, send
+
+        work = payloads(lines(readings, devices, time.time()), batch)
+        log_id = await kafka.cluster_id(self._settings)
+        goal = await self._stored(log_id) + readings
+        cpu = _cpu(self._supervisor)
+        began = time.monotonic()
+        with Progress(transient=True) as bar:
+            task = bar.add_task("acknowledged", total=readings)
+            sent = await send(
+                self._link, *self._address, work, self._connections, lambda done: bar.update(task, completed=done)
+            )
+            async with asyncio.timeout(STORED_SECONDS):
+                while await self._stored(log_id) < goal:  # noqa: ASYNC110
+                    await asyncio.sleep(PROBE_SECONDS)  # another process's progress: there is no event to wait for
+        seconds = time.monotonic() - began
+        spent = {name: used - cpu.get(name, 0.0) for name, used in _cpu(self._supervisor).items()}
+        return {
+            "readings": readings,
+            "devices": devices,
+            "batch": batch,
+            "payloads_per_s": round(len(work) / sent.seconds),
+            "bytes_per_reading": round(sent.payload_bytes / readings, 1),
+            "acknowledged_per_s": round(readings / sent.seconds),
+            "readings_per_s": round(readings / seconds),
+            "cpu_us_per_reading": round(sum(spent.values()) / readings * 1e6, 3),
+            "cpu_us_by_part": {name: round(used / readings * 1e6, 3) for name, used in sorted(spent.items()) if used > 0},
+            "acknowledged_ms": _percentiles(sent.waits),
+        }
+
+    async def latency(self, rate: int, devices: int, seconds: float) -> dict[str, Any]:
+        """Measure from sending a reading until a query would see it, while others send at a steady rate."""
+        from simulator.load import keep_rate, line
+
+        stop = asyncio.Event()
+        sent_at: dict[int, float] = {}
+        waits: list[float] = []
+        probe = self._link()
+        await probe.open(*self._address)
+
+        async def watch() -> None:
+            seen = -1
+            async for newest in self._newest(PROBE_DEVICE):
+                now = time.monotonic()
+                waits.extend(now - sent_at.pop(i) for i in range(seen + 1, newest + 1))
+                seen = newest
+                if stop.is_set() and not sent_at:
+                    return
+
+        async with asyncio.TaskGroup() as tasks:
+            load = tasks.create_task(keep_rate(self._link, *self._address, rate, devices, stop))
+            watching = tasks.create_task(watch())
+            began = time.monotonic()
+            for number in range(int(seconds / PROBE_SECONDS)):
+                await asyncio.sleep(began + number * PROBE_SECONDS - time.monotonic())
+                sent_at[number] = time.monotonic()
+                await probe.send(line(PROBE_DEVICE, number, time.time()))
+                await probe.acknowledge(number + 1)
+            stop.set()
+            async with asyncio.timeout(STORED_SECONDS):
+                await watching
+        await probe.close()
+        took = time.monotonic() - began
+        return {
+            "rate_per_s": round(load.result() / took),
+            "latency_ms": _percentiles(waits),
+            "probes": len(waits),
+        }
+
+    async def weigh(self, count: int) -> dict[str, Any]:
+        """Open quiet connections that have each sent a reading, and see what the connector's memory grew by."""
+        from rich.progress import track
+
+        from simulator.load import line
+
+        connector = self._process()
+        before = connector.memory_info().rss
+        links = []
+        for number in track(range(count), "connecting", transient=True):
+            link = self._link()
+            await link.open(*self._address)
+            await link.send(line(f"quiet-{number}", number, time.time()))
+            links.append(link)
+        for link in links:
+            await link.acknowledge(1)
+        await asyncio.sleep(SETTLE_SECONDS)
+        after = connector.memory_info().rss
+        for link in links:
+            await link.close()
+        await asyncio.sleep(SETTLE_SECONDS)
+        return {"connections": count, "bytes_per_connection": round((after - before) / count)}
+
+    async def _stored(self, log_id: str) -> int:
+        line = (await read_ledger(self._settings, log_id)).get(self._connector)
+        return line.stored if line else 0
+
+    async def _newest(self, device: str) -> AsyncIterator[int]:
+        """Yield the newest value of a device after each commit of its partition, when it has changed."""
+        from isotherm.store import client, layout
+        from isotherm.topics import partition_of
+
+        partition = partition_of(device, self._settings.partitions)
+        before = -1
+        async with client.connected(self._settings) as redis:
+            channel = redis.pubsub()
+            await channel.subscribe(layout.live_channel(partition))
+            async for _ in channel.listen():
+                record = await redis.hget(layout.latest_key(partition), f"{device}/temperature")
+                newest = int(np.frombuffer(record, dtype=layout.LATEST)["value"][0]) if record else -1
+                if newest != before:
+                    before = newest
+                    yield newest
+
+    def _process(self) -> psutil.Process:
+        for process in psutil.Process(self._supervisor).children(recursive=True):
+            if process.cmdline()[-2:] == ["connect", self._connector]:
+                return process
+        raise IsothermError(f"the {self._connector} connector does not run")
+
+
+PROBE_DEVICE = f"probe-{os.urandom(3).hex()}"
+
+
+def _percentiles(waits: Sequence[float]) -> dict[str, float]:
+    p50, p99 = np.percentile(waits, [50, 99]) * 1e3
+    return {"p50": round(float(p50), 1), "p99": round(float(p99), 1)}
+
+
+def _raise_file_limit(connections: int) -> None:
+    """Let this process have so many connections.
+
+    Raises:
+        StackError: the system does not.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < connections + 100:
+        raise StackError(f"{connections} connections need as many open files; the limit is {hard} (ulimit -Hn)")
 
 
 def _cpu(supervisor: int) -> dict[str, float]:

@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from isotherm import logs
+from isotherm.cli.devices import register_fleet
 from isotherm.cli.options import AsJson, DataDir, address
 from isotherm.process import stop_signal
 from isotherm.settings import Settings
@@ -24,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def up(
     seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many seconds.", min=0)] = None,
-    devices: Annotated[int, typer.Option(help="Simulated devices; they share TCP, MQTT and CoAP.", min=1)] = 25,
+    devices: Annotated[int, typer.Option(help="Simulated devices; they share the protocols.", min=1)] = 25,
     rate: Annotated[float, typer.Option(help="Readings a second of each device.", min=0.001, max=10_000)] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the simulated fleet.")] = 1,
     simulator: Annotated[bool, typer.Option(help="Whether to simulate devices.")] = True,
@@ -78,7 +79,7 @@ def web() -> None:
 
 
 def simulate(
-    protocol: Annotated[str, typer.Option(help="tcp, mqtt or coap")] = "tcp",
+    protocol: Annotated[str, typer.Option(help="tcp, http, mqtt or coap")] = "tcp",
     devices: Annotated[int, typer.Option(help="Number of devices.", min=1)] = 10,
     rate: Annotated[float, typer.Option(help="Readings a second of each device.", min=0.001, max=10_000)] = 1.0,
     seconds: Annotated[float | None, typer.Option("--for", help="Seconds to send for; else until Ctrl-C.", min=0)] = None,
@@ -87,6 +88,8 @@ def simulate(
     integers: Annotated[bool, typer.Option("--integers", help="Send 0, 1, 2, … so that sums are exact.")] = False,
     first: Annotated[int, typer.Option(help="Number of the first device, from 0.", min=0)] = 0,
     stride: Annotated[int, typer.Option(help="Step between device numbers.", min=1)] = 1,
+    token: Annotated[str | None, typer.Option(help="Of a gateway that may speak for the devices.")] = None,
+    register: Annotated[bool, typer.Option("--register", help="Register the devices first, behind a gateway.")] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -99,6 +102,7 @@ def simulate(
     settings = Settings.load(data_dir=data_dir)
     targets = {
         "tcp": f"{settings.host}:{settings.tcp_port}",
+        "http": f"{settings.host}:{settings.http_port}",
         "mqtt": settings.mqtt,
         "coap": f"{settings.host}:{settings.coap_port}",
     }
@@ -110,13 +114,14 @@ def simulate(
 
     async def run() -> None:
         stop = stop_signal()
+        shown = await register_fleet(settings, f"simulator-{protocol}", [r.device for r in rooms]) if register else token
         showing = asyncio.create_task(_show(account, as_json))
         try:
             await run_fleet(
                 rooms,
                 Plan(rate, seconds, integers),
                 protocol,
-                lambda device: create(protocol, device, host, port, mqtt_version=settings.mqtt_version),
+                lambda device: create(protocol, device, host, port, mqtt_version=settings.mqtt_version, token=shown),
                 stop,
                 account,
             )

@@ -1,21 +1,19 @@
-"""Commands that show what is there: devices, query, tail, ledger."""
+"""Commands that show what is there: query, tail, ledger."""
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import sys
-from collections.abc import Coroutine, Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
-from isotherm import stackfile
 from isotherm.cli.options import AsJson, DataDir, duration_us
+from isotherm.cli.output import iso, print_json, print_table, run
 from isotherm.clock import now_us
-from isotherm.errors import IsothermError, Unavailable
+from isotherm.errors import IsothermError
 from isotherm.settings import Settings
 
 _Answer = TypeVar("_Answer")
@@ -23,44 +21,8 @@ _Answer = TypeVar("_Answer")
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (devices, query, tail, ledger):
+    for command in (query, tail, ledger):
         app.command()(command)
-
-
-def devices(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List every device with its newest values."""
-    from isotherm.store import client
-    from isotherm.store.reader import Reader
-
-    settings = Settings.load(data_dir=data_dir)
-
-    async def read() -> list[Any]:
-        async with client.connected(settings) as redis:
-            return list(await Reader(redis, settings.partitions).latest())
-
-    rows = _run(settings, read())
-    if as_json:
-        _print_json(
-            [
-                {
-                    "device": row.device,
-                    "metric": row.metric,
-                    "value": row.value,
-                    "unit": row.unit,
-                    "time": _iso(row.time),
-                    "received_at": _iso(row.received_at),
-                }
-                for row in rows
-            ]
-        )
-    elif not rows:
-        print("no device has sent anything yet; try: isotherm simulate")
-    else:
-        now = now_us()
-        _print_table(
-            ("device", "metric", "value", "unit", "last seen"),
-            ((row.device, row.metric, f"{row.value:g}", row.unit, _ago(now - row.received_at)) for row in rows),
-        )
 
 
 def query(
@@ -84,20 +46,20 @@ def query(
             now = now_us()
             return await Reader(redis, settings.partitions).query(f"{device}/{metric}", now - span, now + 1, points)
 
-    found = _run(settings, read())
+    found = run(settings, read())
     if not len(found) and not (as_json or as_csv):
         raise IsothermError(f"{device}/{metric} has no readings in the last {last}; see: isotherm devices")
     names = ("time", "count", "min", "mean", "max", "last")
     columns = (found.time, found.count, found.min, found.mean, found.max, found.last)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     if as_json:
-        _print_json([dict(zip(names, (_iso(row[0]), *row[1:]), strict=True)) for row in rows])
+        print_json([dict(zip(names, (iso(row[0]), *row[1:]), strict=True)) for row in rows])
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows((_iso(row[0]), *row[1:]) for row in rows)
+        writer.writerows((iso(row[0]), *row[1:]) for row in rows)
     else:
-        _print_table(names, ((_iso(row[0]), str(row[1]), *(f"{value:.4g}" for value in row[2:])) for row in rows))
+        print_table(names, ((iso(row[0]), str(row[1]), *(f"{value:.4g}" for value in row[2:])) for row in rows))
 
 
 def tail(
@@ -122,7 +84,7 @@ def tail(
                     print(line, flush=True)
 
     try:
-        _run(settings, print_all())
+        run(settings, print_all())
     except KeyboardInterrupt:
         raise typer.Exit from None
 
@@ -143,10 +105,10 @@ def _lines(record: Any, as_json: bool) -> Iterator[str]:
         return
     for index, time, value in zip(pack.series.tolist(), pack.time.tolist(), pack.value.tolist(), strict=True):
         if as_json:
-            fields = {"series": pack.names[index], "time": _iso(time), "value": value, "connector": pack.connector}
+            fields = {"series": pack.names[index], "time": iso(time), "value": value, "connector": pack.connector}
             yield msgspec.json.encode({**fields, "partition": record.partition, "offset": record.offset}).decode()
         else:
-            yield f"{_iso(time)}  {pack.names[index]:40} {value:12g}  {pack.connector}  {where}"
+            yield f"{iso(time)}  {pack.names[index]:40} {value:12g}  {pack.connector}  {where}"
 
 
 def ledger(data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -163,47 +125,8 @@ def ledger(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     async def read() -> dict[str, Line]:
         return await read_ledger(settings, await kafka.cluster_id(settings))
 
-    lines = _run(settings, read())
+    lines = run(settings, read())
     if as_json:
-        _print_json({"total": sum(lines.values(), Line()), "connectors": lines})
+        print_json({"total": sum(lines.values(), Line()), "connectors": lines})
     else:
         Console().print(ledger_table(lines))
-
-
-def _run(settings: Settings, work: Coroutine[Any, Any, _Answer]) -> _Answer:
-    """Run a coroutine; where a server does not answer because none was started, say how to start one."""
-    try:
-        return asyncio.run(work)
-    except Unavailable as error:
-        if stackfile.read(settings.data_dir) is not None:
-            raise
-        raise Unavailable(
-            f"{error}\n  No local stack runs in {settings.data_dir}: start one with `isotherm up`, name its directory with "
-            "--data-dir, or set ISOTHERM_REDIS and ISOTHERM_KAFKA"
-        ) from error
-
-
-def _print_json(value: Any) -> None:
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def _print_table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*names, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(soft_wrap=True).print(table)
-
-
-def _iso(time: int) -> str:
-    return datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _ago(span: int) -> str:
-    seconds = max(0, span) / 1e6
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"

@@ -133,7 +133,7 @@ _ISOTHERM = (sys.executable, "-m", "isotherm")
 
 def _fleet(fleet: Fleet, settings: Settings) -> list[Part]:
     """Share the devices out among the protocols: one publisher each."""
-    protocols = ("tcp", "mqtt", "coap")
+    protocols = ("tcp", "mqtt", "coap", "http")
     return [
         Part(
             f"fleet-{protocol}",
@@ -142,6 +142,7 @@ def _fleet(fleet: Fleet, settings: Settings) -> list[Part]:
                 *("--devices", str(len(range(first, fleet.devices, len(protocols))))),
                 *("--first", str(first), "--stride", str(len(protocols))),
                 *("--rate", str(fleet.rate_hz), "--seed", str(fleet.seed)),
+                *(("--register",) if settings.auth == "token" else ()),
             ],
             _at_once,
             needs=(protocol,),

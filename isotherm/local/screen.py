@@ -173,12 +173,17 @@ def _print(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def ledger_table(ledger: Mapping[str, Line]) -> Table:
-    """Draw the ledger: a line per connector, and their sum."""
-    table = Table("connector", *(name.replace("_", " ") for name in COLUMNS), "rejected because", box=None, pad_edge=False)
-    for column in table.columns[1 : 1 + len(COLUMNS)]:
+def ledger_table(ledger: Mapping[str, Line]) -> Group:
+    """Draw the ledger: a line per connector, their sum, and below it why inputs were rejected."""
+    table = Table("connector", *(name.replace("_", " ") for name in COLUMNS), box=None, pad_edge=False)
+    for column in table.columns[1:]:
         column.justify = "right"
+        column.no_wrap = True
     for name, line in [*ledger.items(), ("total", sum(ledger.values(), Line()))]:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(line.reasons.items()))
-        table.add_row(name, *(f"{getattr(line, column):,}" for column in COLUMNS), reasons)
-    return table
+        table.add_row(name, *(f"{getattr(line, column):,}" for column in COLUMNS))
+    because = [
+        f"{name} rejected: " + ", ".join(f"{reason} {count:,}" for reason, count in sorted(line.reasons.items()))
+        for name, line in ledger.items()
+        if line.reasons
+    ]
+    return Group(table, *(["", *because, "see: isotherm rejects list"] if because else []))

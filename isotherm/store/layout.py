@@ -15,6 +15,7 @@ write it atomically.
     | ``iso:{p}:live``                        | channel| a message after each commit                         |
     | ``iso:connector:PROTOCOL/INSTANCE``     | hash   | the ledger's near end, see ``isotherm.ledger``      |
     | ``iso:{registry}:…``                    |        | devices and tokens, see ``isotherm.registry``       |
+    | ``iso:replayed:LOG``                    | set    | ids of the rejects that were taken in after all     |
 
 CHUNK is the number of the chunk since the epoch: time div chunk length. LOG is the identity of the Kafka log, so that a
 log which begins anew begins with no progress. A chunk expires as a whole, its tier's retention after its end.
@@ -113,6 +114,11 @@ def stored_key(partition: int) -> str:
 def progress_key(partition: int, agent: str, log_id: str) -> str:
     """Return the key of an agent's progress through a log."""
     return f"iso:{{{partition}}}:progress:{agent}:{log_id}"
+
+
+def replayed_key(log_id: str) -> str:
+    """Return the key of the set of rejects of a log that were taken in after all."""
+    return f"iso:replayed:{log_id}"
 
 
 def live_channel(partition: int) -> str:

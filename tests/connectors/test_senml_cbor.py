@@ -6,6 +6,7 @@ import re
 import time
 
 import cbor2
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -120,8 +121,11 @@ def test_decimal_fractions_are_numbers(exponent: int) -> None:
         (b"\x81" * 100_000, "malformed"),
         (b"\xa1\x00" * 100_000, "malformed"),
         (b"\x9f" * 1_000_000, "malformed"),
-        (b"\x81\xa1\xa0\x00", "malformed"),  # a map as label
-        (b"\xa1\x80\x00", "malformed"),
+        (b"\x81\xa1\xa1\x00\x00\x00", "malformed"),  # a map as label
+        (b"\xa1\x81\x00\x00", "malformed"),
+        (b"\x81\xa1\xa0\x00", "type"),
+        (b"\xa1\x80\x00", "type"),
+        (cbor2.dumps([{N: "d/t", V: 1, 1.5: 1}]), "type"),
         (b"\x81\xa1\x80\xc4\x82\x00\x00", "malformed"),
         (b"\x81\xa3\x00\x61a\x02\x01\x02\xc4\x82\x00\x00", "malformed"),
         (b"\x81\xa1\x02\xc4\x82\x00\x61a", "malformed"),
@@ -149,6 +153,7 @@ def test_decimal_fractions_are_numbers(exponent: int) -> None:
         (cbor2.dumps([{N: "d/t", V: 1, "seq": -1}]), "seq"),
         (cbor2.dumps([{N: "d/t", VS: "x" * 5000}]), "attribute"),
         (cbor2.dumps([{N: "d/t", V: 1}] * 10_001), "too_large"),
+        (b"\x9f" + b"\xa1\x02\xc4\x82\x00\x01" * 10_001 + b"\xff", "too_large"),
         (b"\x80" + b"\x00" * MAX_PACK_BYTES, "too_large"),
     ],
 )
@@ -161,7 +166,7 @@ def test_bad_input_is_refused_with_its_reason_and_its_bytes(bad: bytes, reason: 
 
 
 def test_unknown_fields_that_need_not_be_understood_are_passed_over() -> None:
-    assert rows(decode(cbor2.dumps([{N: "d/t", V: 1, "extra": b"x", 99: None, -99: 1.5, 1.5: 2}]))) == [("d/t", NOW, 1.0)]
+    assert rows(decode(cbor2.dumps([{N: "d/t", V: 1, "extra": b"x", 99: None, -99: 1.5}]))) == [("d/t", NOW, 1.0)]
 
 
 def test_good_records_beside_bad_ones_are_kept_and_say_where_they_were() -> None:
@@ -193,7 +198,7 @@ def test_what_is_refused_later_can_be_sent_again_by_itself() -> None:
 
 
 def test_pieces_are_bounded_and_base_fields_hold_across_them() -> None:
-    records: list[dict[object, object]] = [{BN: "d/", N: "a", V: 0}, *({N: "a", V: i} for i in range(1, 2 * PIECE + 50))]
+    records = [{BN: "d/", N: "a", V: 0}, *({N: "a", V: i} for i in range(1, 2 * PIECE + 50))]
     pieces = list(decode_payload(cbor2.dumps(records), NOW))
     assert [len(piece.names) for piece in pieces] == [PIECE, PIECE, 50]
     assert {name for piece in pieces for name in piece.names} == {"d/a"}
@@ -238,7 +243,7 @@ def test_cbor_means_what_json_means(records: list[dict[int | str, object]]) -> N
     if any(isinstance(value, float) and math.isinf(value) for record in by_name for value in record.values()):
         return  # JSON has no such number
     found = decode(cbor2.dumps(records))
-    json = joined(senml.decode_payload(senml.msgspec.json.encode(by_name), NOW))
+    json = joined(senml.decode_payload(msgspec.json.encode(by_name), NOW))
     assert rows(found) == rows(json)
     assert (found.units, found.attributes, reasons(found)) == (json.units, json.attributes, reasons(json))
     assert np.array_equal(_seq(found), _seq(json))

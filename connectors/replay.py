@@ -1,0 +1,127 @@
+"""Replay: inputs that were refused, taken in once more through a decoder that understands them."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from connectors.formats.catalogue import NDJSON, SENML_JSON, Catalogue, detect_body
+from connectors.formats.decoded import Decoded
+from connectors.identity import Identity
+from connectors.intake import Intake
+from connectors.process import catalogue_of, reported
+from isotherm import kafka, ledger
+from isotherm.clock import now_us
+from isotherm.errors import SettingsError
+from isotherm.rejects import RejectRecord
+from isotherm.settings import Settings
+from isotherm.store import client
+
+PROTOCOL = "replay"
+"""What replayed readings are counted under in the ledger."""
+
+Correct = Callable[[bytes], bytes | Iterable[object]]
+"""A decoder of the user's: the original bytes in, SenML (bytes, or records as dicts) out."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a reject that was replayed.
+
+    Attributes:
+        accepted: Readings that are stored now.
+        rejected: Inputs that were refused again; they are new rejects.
+        errors: Why, of the first of them.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+class Replayer:
+    """Takes rejects in once more."""
+
+    def __init__(self, intake: Intake, catalogue: Catalogue, clock: list[int]) -> None:
+        self._intake = intake
+        self._catalogue = catalogue
+        self._clock = clock
+
+    async def replay(
+        self, record: RejectRecord, *, form: str | None = None, device: str | None = None, correct: Correct | None = None
+    ) -> Outcome:
+        """Decode a reject as if it had just come when it came; returns when Kafka has what is in it.
+
+        Args:
+            record: The reject; times that are missing or relative count from when it was received.
+            form: Read it as this format, not the one that it was read as.
+            device: The device that bare names belong to, where the reject names none.
+            correct: Turns its bytes into SenML first.
+        """
+        self._clock[0] = record.received_at
+        receipt = await self._intake.accept(
+            self._pieces(record, form, correct),
+            peer=record.peer,
+            identity=Identity(record.device or device),
+            form=form or record.form,
+            patient=True,
+        )
+        await receipt.durable()
+        return Outcome(receipt.accepted, receipt.rejected, [f"{one.reason}: {one.detail}" for one in receipt.refusals[:1]])
+
+    def _pieces(self, record: RejectRecord, form: str | None, correct: Correct | None) -> Iterator[Decoded]:
+        data = record.original
+        if correct is not None:
+            made = correct(data)
+            data = made if isinstance(made, bytes) else msgspec.json.encode(list(made))
+            form = form or detect_body(data)
+        chosen = form or record.form or detect_body(data)
+        if chosen == SENML_JSON and record.count > 1:
+            chosen = NDJSON  # records of arrays, each in a line
+        return self._catalogue.decoders[chosen](data, record.received_at)
+
+
+@asynccontextmanager
+async def replaying(settings: Settings) -> AsyncIterator[Replayer]:
+    """An intake of its own, with its own line in the ledger, for the length of the block.
+
+    Raises:
+        Unavailable: Kafka or the store did not answer.
+    """
+    account, instance = ledger.Account(), ledger.instance_of(PROTOCOL)
+    producer = kafka.Producer(settings, "isotherm-replay")
+    clock = [now_us()]
+    await producer.start()
+    try:
+        intake = Intake(settings, producer, instance, account, clock=lambda: clock[0])
+        async with (
+            client.connected(settings) as redis,
+            reported(settings, redis, instance, account),
+            intake.running(),
+        ):
+            yield Replayer(intake, catalogue_of(settings), clock)
+    finally:
+        await producer.stop()
+
+
+def load_decoder(where: str) -> Correct:
+    """Return the function ``decode`` of a Python file, or the one that is named after a colon.
+
+    Raises:
+        SettingsError: there is no such file or function.
+    """
+    path, _, name = where.partition(":")
+    try:
+        defined = runpy.run_path(path)
+    except (OSError, SyntaxError, ImportError) as error:
+        raise SettingsError(f"the decoder in {path} cannot be loaded: {error}") from error
+    function = defined.get(name or "decode")
+    if not callable(function):
+        raise SettingsError(f"{Path(path).name} defines no function {name or 'decode'!r}")
+    decoder: Correct = function
+    return decoder

@@ -1,0 +1,180 @@
+"""``isotherm devices``: which devices there are, what they last said, and the tokens they show."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from isotherm.cli.options import AsJson, DataDir
+from isotherm.cli.output import ago, iso, print_json, print_table, run
+from isotherm.clock import now_us
+from isotherm.errors import IsothermError
+from isotherm.registry import Device, Registry
+from isotherm.settings import Settings
+from isotherm.store import client
+from isotherm.store.reader import Latest, Reader
+
+Names = Annotated[list[str], typer.Argument(help="Names of devices.")]
+Name = Annotated[str, typer.Argument(help="Name of a device.")]
+
+app = typer.Typer(help="List devices with their newest values; register them, and give them tokens.")
+
+
+@app.callback(invoke_without_command=True)
+def devices(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List every device with its newest values; see the commands below for tokens and gateways."""
+    if context.invoked_subcommand is not None:
+        return
+    settings = Settings.load(data_dir=data_dir)
+
+    async def read() -> list[Latest]:
+        async with client.connected(settings) as redis:
+            return await Reader(redis, settings.partitions).latest()
+
+    rows = run(settings, read())
+    if as_json:
+        print_json(
+            [
+                {
+                    "device": row.device,
+                    "metric": row.metric,
+                    "value": row.value,
+                    "unit": row.unit,
+                    "time": iso(row.time),
+                    "received_at": iso(row.received_at),
+                }
+                for row in rows
+            ]
+        )
+    elif not rows:
+        print("no device has sent anything yet; try: isotherm simulate")
+    else:
+        now = now_us()
+        print_table(
+            ("device", "metric", "value", "unit", "last seen"),
+            ((row.device, row.metric, f"{row.value:g}", row.unit, ago(now - row.received_at)) for row in rows),
+        )
+
+
+@app.command()
+def add(
+    names: Names,
+    gateway: Annotated[bool, typer.Option("--gateway", help="They may speak for their children.")] = False,
+    via: Annotated[str, typer.Option(help="The gateway that speaks for them.")] = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Register devices, or change whether one is a gateway or has one."""
+    settings = Settings.load(data_dir=data_dir)
+
+    async def enter() -> None:
+        async with client.connected(settings) as redis:
+            for name in names:
+                await Registry(redis).add(name, is_gateway=gateway, gateway=via)
+
+    run(settings, enter())
+    print(f"registered {', '.join(names)}" + (f" via {via}" if via else "") + "; a token: isotherm devices token NAME")
+
+
+@app.command()
+def token(
+    name: Name,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Make all of its tokens invalid, and give it none.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a device a new token and print it; the one it had before stays valid, older ones do not."""
+    settings = Settings.load(data_dir=data_dir)
+
+    async def change() -> str | int:
+        async with client.connected(settings) as redis:
+            registry = Registry(redis)
+            return await registry.revoke_tokens(name) if revoke else await registry.new_token(name)
+
+    made = run(settings, change())
+    if as_json:
+        print_json({"device": name, "revoked": made} if revoke else {"device": name, "token": made})
+    else:
+        print(f"{made} tokens of {name} work no longer (connectors notice within 10 s)" if revoke else made)
+
+
+@app.command()
+def remove(names: Names, data_dir: DataDir = None) -> None:
+    """Forget devices and their tokens; their history stays until it expires."""
+    settings = Settings.load(data_dir=data_dir)
+
+    async def forget() -> None:
+        async with client.connected(settings) as redis:
+            for name in names:
+                await Registry(redis).remove(name)
+
+    run(settings, forget())
+    print(f"removed {', '.join(names)}")
+
+
+@app.command()
+def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show one device: its newest values, its attributes, its gateway and how many tokens it has."""
+    settings = Settings.load(data_dir=data_dir)
+
+    async def read() -> tuple[Device | None, list[Latest], list[Any]]:
+        async with client.connected(settings) as redis:
+            reader = Reader(redis, settings.partitions)
+            latest = [row for row in await reader.latest() if row.device == name]
+            return await Registry(redis).get(name), latest, await reader.attributes(name)
+
+    device, latest, attributes = run(settings, read())
+    if device is None and not latest and not attributes:
+        raise IsothermError(f"there is no device {name!r}; see: isotherm devices")
+    device = device or Device(name, 0)
+    texts = {one.series.partition("/")[2]: {"value": one.text, "time": iso(one.time)} for one in attributes}
+    if as_json:
+        print_json(
+            {
+                "device": name,
+                "is_gateway": device.is_gateway,
+                "gateway": device.gateway or None,
+                "children": sorted(device.children),
+                "tokens": len(device.tokens),
+                "attributes": texts,
+                "metrics": {row.metric: {"value": row.value, "unit": row.unit, "time": iso(row.time)} for row in latest},
+            }
+        )
+        return
+    print(f"{name}: {len(device.tokens)} tokens" + (f", via {device.gateway}" if device.gateway else ""))
+    if device.is_gateway:
+        print(f"  a gateway for {', '.join(sorted(device.children)) or 'no device yet'}")
+    rows = [(row.metric, f"{row.value:g} {row.unit}".strip(), iso(row.time)) for row in latest]
+    rows += [(attribute, held["value"], held["time"]) for attribute, held in texts.items()]
+    print_table(("metric or attribute", "value", "time"), rows)
+
+
+@app.command("list")
+def list_registered(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the names of all registered devices, also those that have sent nothing."""
+    settings = Settings.load(data_dir=data_dir)
+
+    async def read() -> list[str]:
+        async with client.connected(settings) as redis:
+            return await Registry(redis).names()
+
+    names = run(settings, read())
+    if as_json:
+        print_json(names)
+    else:
+        print("\n".join(names) or "no device is registered; try: isotherm devices add NAME")
+
+
+async def register_fleet(settings: Settings, gateway: str, names: list[str]) -> str:
+    """Register simulated devices as children of a gateway, and return a token of it.
+
+    Raises:
+        SettingsError: a name is none.
+        Unavailable: the store does not answer.
+    """
+    async with client.connected(settings) as redis:
+        registry = Registry(redis)
+        await registry.add(gateway, is_gateway=True)
+        for name in names:
+            await registry.add(name, gateway=gateway)
+        return await registry.new_token(gateway)

@@ -1,0 +1,61 @@
+"""How commands run and print."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from isotherm import stackfile
+from isotherm.errors import Unavailable
+from isotherm.settings import Settings
+
+_UNCUT = 1_000
+"""Width of a table that no terminal shows, in characters."""
+
+_Answer = TypeVar("_Answer")
+
+
+def run(settings: Settings, work: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Run a coroutine; where a server does not answer because none was started, say how to start one."""
+    try:
+        return asyncio.run(work)
+    except Unavailable as error:
+        if stackfile.read(settings.data_dir) is not None:
+            raise
+        raise Unavailable(
+            f"{error}\n  No local stack runs in {settings.data_dir}: start one with `isotherm up`, name its directory with "
+            "--data-dir, or set ISOTHERM_REDIS and ISOTHERM_KAFKA"
+        ) from error
+
+
+def print_json(value: Any) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*names, box=None, pad_edge=False)
+    for column in table.columns:
+        column.no_wrap = True
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else _UNCUT).print(table)
+
+
+def iso(time: int) -> str:
+    return datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def ago(span: int) -> str:
+    seconds = max(0, span) / 1e6
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

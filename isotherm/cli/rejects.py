@@ -1,0 +1,234 @@
+"""``isotherm rejects``: what was refused, why, its original bytes, and how to take it in after all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from isotherm import kafka
+from isotherm.cli.options import AsJson, DataDir, duration_us
+from isotherm.cli.output import iso, print_json, print_table, run
+from isotherm.clock import now_us
+from isotherm.errors import IsothermError
+from isotherm.rejects import RejectRecord
+from isotherm.settings import Settings
+from isotherm.store import client, layout
+from isotherm.topics import REJECTS
+
+MAX_DETAIL_CHARS = 60
+
+Reason = Annotated[str | None, typer.Option(help="Only those with this reason, such as malformed or time.")]
+Device = Annotated[str | None, typer.Option(help="Only those of this device.")]
+Protocol = Annotated[str | None, typer.Option(help="Only those that came over this protocol.")]
+Last = Annotated[str | None, typer.Option(help="Only those of the last 90s, 10m, 24h, 7d.")]
+
+app = typer.Typer(no_args_is_help=True, help="Show what was refused, and take it in after all.")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A reject as it lies on the topic.
+
+    Attributes:
+        id: ``PARTITION/OFFSET``.
+        record: What was refused.
+        replayed: Whether it was taken in after all.
+    """
+
+    id: str
+    record: RejectRecord
+    replayed: bool
+
+    def fields(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        record: dict[str, Any] = msgspec.to_builtins(self.record)
+        return {"id": self.id, **record, "received_at": iso(self.record.received_at), "replayed": self.replayed}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which rejects are meant."""
+
+    reason: str | None = None
+    device: str | None = None
+    protocol: str | None = None
+    since: int = 0
+
+    @classmethod
+    def of(cls, reason: str | None, device: str | None, protocol: str | None, last: str | None) -> Filter:
+        """Understand the options."""
+        return cls(reason, device, protocol, now_us() - duration_us(last) if last else 0)
+
+    def passes(self, record: RejectRecord) -> bool:
+        """Tell whether a reject is meant."""
+        pairs = ((self.reason, record.reason), (self.device, record.device), (self.protocol, record.protocol))
+        return record.received_at >= self.since and all(wanted in (None, found) for wanted, found in pairs)
+
+
+@app.command("list")
+def list_rejects(
+    reason: Reason = None,
+    device: Device = None,
+    protocol: Protocol = None,
+    last: Last = None,
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1)] = 50,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what was refused, oldest first."""
+    settings = Settings.load(data_dir=data_dir)
+    found = run(settings, _collect(settings, Filter.of(reason, device, protocol, last)))
+    shown = found[-limit:]
+    if as_json:
+        print_json([kept.fields() for kept in shown])
+    elif not found:
+        print("nothing was refused")
+    else:
+        print_table(
+            ("id", "received", "protocol", "device", "reason", "count", "bytes", "detail"),
+            (
+                (
+                    kept.id + (" replayed" if kept.replayed else ""),
+                    iso(kept.record.received_at),
+                    kept.record.protocol,
+                    kept.record.device or "",
+                    kept.record.reason,
+                    str(kept.record.count),
+                    str(kept.record.size),
+                    _short(kept.record.detail),
+                )
+                for kept in shown
+            ),
+        )
+        if len(found) > len(shown):
+            print(f"{len(found) - len(shown):,} older ones: --limit {len(found)}")
+
+
+@app.command()
+def show(
+    id: Annotated[str, typer.Argument(help="PARTITION/OFFSET, from `isotherm rejects list`.")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one reject with its original bytes."""
+    settings = Settings.load(data_dir=data_dir)
+    kept = next((one for one in run(settings, _collect(settings, Filter())) if one.id == id), None)
+    if kept is None:
+        raise IsothermError(f"there is no reject {id!r}; see: isotherm rejects list")
+    if as_json:
+        print_json(kept.fields())
+        return
+    for name, value in kept.fields().items():
+        if name not in ("raw", "raw_base64"):
+            print(f"{name:12} {value}")
+    record = kept.record
+    print("raw" if record.is_whole else f"raw          the first {len(record.original):,} of {record.size:,} bytes")
+    print(record.raw if record.raw is not None else _dump(record.original))
+
+
+@app.command()
+def replay(
+    id: Annotated[list[str] | None, typer.Argument(help="PARTITION/OFFSET; else all that the options leave.")] = None,
+    reason: Reason = None,
+    device: Device = None,
+    protocol: Protocol = None,
+    last: Last = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="Read them as ndjson, senml-json, senml-cbor, influx, graphite.")
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="FILE.py[:FUNCTION] that turns the original bytes into SenML.", metavar="FILE")
+    ] = None,
+    as_device: Annotated[str | None, typer.Option(help="Device of those that name none.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which ones.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take rejects in once more: after a device was registered, or through a corrected decoder.
+
+    What is refused again becomes a new reject. A reject that was replayed is marked, and passed over the next time.
+    """
+    settings = Settings.load(data_dir=data_dir)
+    chosen = Filter.of(reason, device, protocol, last)
+    figures = run(settings, _replay(settings, chosen, set(id or ()), form, decoder, as_device, again, dry_run))
+    if as_json:
+        print_json(figures)
+        return
+    print(
+        f"{figures['rejects']} rejects: {figures['accepted']} readings accepted, {figures['rejected']} refused again"
+        + (f", {figures['cut']} passed over because not all of their bytes were kept" if figures["cut"] else "")
+        + (" (nothing was done: --dry-run)" if dry_run else "")
+    )
+    for error in figures["errors"]:
+        print(f"  {error}")
+
+
+async def _replay(
+    settings: Settings,
+    chosen: Filter,
+    ids: set[str],
+    form: str | None,
+    decoder: str | None,
+    device: str | None,
+    again: bool,
+    dry_run: bool,
+) -> dict[str, Any]:
+    from rich.progress import track
+
+    from connectors.replay import load_decoder, replaying
+
+    correct = load_decoder(decoder) if decoder else None
+    found = [kept for kept in await _collect(settings, chosen) if not ids or kept.id in ids]
+    if missing := ids - {kept.id for kept in found}:
+        raise IsothermError(f"there is no reject {min(missing)!r}; see: isotherm rejects list")
+    found = [kept for kept in found if again or not kept.replayed]
+    whole = [kept for kept in found if kept.record.is_whole]
+    figures: dict[str, Any] = {"rejects": len(whole), "cut": len(found) - len(whole), "accepted": 0, "rejected": 0}
+    errors: dict[str, int] = {}
+    if whole and not dry_run:
+        async with replaying(settings) as replayer, client.connected(settings) as redis:
+            key = layout.replayed_key(await kafka.cluster_id(settings))
+            for kept in track(whole, "replaying", transient=True):
+                outcome = await replayer.replay(kept.record, form=form, device=device, correct=correct)
+                await redis.sadd(key, kept.id)
+                figures["accepted"] += outcome.accepted
+                figures["rejected"] += outcome.rejected
+                for error in outcome.errors:
+                    errors[error] = errors.get(error, 0) + 1
+            await redis.expire(key, timedelta(microseconds=REJECTS.retention))
+    return figures | {"errors": [f"{count} × {error}" for error, count in errors.items()]}
+
+
+async def _collect(settings: Settings, chosen: Filter) -> list[Kept]:
+    """Return the rejects that are meant, ascending by time."""
+    async with client.connected(settings) as redis:
+        replayed = {one.decode() for one in await redis.smembers(layout.replayed_key(await kafka.cluster_id(settings)))}
+    found = [Kept(id, record, id in replayed) async for id, record in _read(settings) if chosen.passes(record)]
+    return sorted(found, key=lambda kept: kept.record.received_at)
+
+
+async def _read(settings: Settings) -> AsyncIterator[tuple[str, RejectRecord]]:
+    decode = msgspec.json.Decoder(RejectRecord).decode
+    async with kafka.Reader(settings) as reader:
+        async for record in reader.follow(REJECTS, stop=True):
+            yield f"{record.partition}/{record.offset}", decode(record.value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_DETAIL_CHARS else text[: MAX_DETAIL_CHARS - 1] + "…"
+
+
+def _dump(data: bytes) -> str:
+    """Write bytes as a hex dump, 16 to a line."""
+    lines = []
+    for at in range(0, len(data), 16):
+        row = data[at : at + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"{at:08x}  {row.hex(' '):47}  {text}")
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""What must hold for any bytes: one function for each parser. They raise when it does not.
+
+Hang is the fuzzer's to see (``-timeout``); everything else is asserted here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from unittest.mock import patch
+
+from connectors.formats import lines, senml, senml_cbor
+from connectors.formats.decoded import Decoded
+from connectors.formats.graphite import GraphiteDecoder
+from connectors.formats.influx import InfluxDecoder
+from connectors.formats.lines import LineFramer
+from isotherm import rejects
+
+NOW = 1_790_000_000_000_000
+REASONS = frozenset(re.findall(r"^([a-z_]+)  ", rejects.__doc__ or "", re.MULTILINE)) - {"reason"}
+
+_influx, _graphite = InfluxDecoder(), GraphiteDecoder()
+
+
+def senml_lines(data: bytes) -> None:
+    """SenML, a record or an array a line."""
+    readings, refused = _check(senml.decode_lines(data, NOW))
+    # An array may hold any number; a record of base fields alone is neither.
+    plain = [line for line in data.split(b"\n") if line.strip() and not re.search(rb'\[|"b|\\u', line)]
+    assert readings + refused >= len(plain)
+
+
+def senml_json(data: bytes) -> None:
+    """One SenML array in JSON."""
+    _check(senml.decode_payload(data, NOW))
+
+
+def senml_cbor_payload(data: bytes) -> None:
+    """One SenML array in CBOR."""
+    _check(senml_cbor.decode_payload(data, NOW))
+
+
+def influx(data: bytes) -> None:
+    """InfluxDB line protocol: each line is readings and attributes, or one reject."""
+    found = list(_influx(data, NOW))
+    readings, refused = _check(iter(found))
+    if b'"' in data:  # attributes do not say where they were
+        return
+    expected = [line for line in _not_blank(data) if not line.strip(b" \t").startswith(b"#")]
+    at = {source[0] for piece in found for source in _sources(piece)} | {one.at for piece in found for one in piece.rejects}
+    assert len(at) == len(expected)
+    assert refused + (readings > 0) <= len(expected) <= readings + refused
+
+
+def graphite(data: bytes) -> None:
+    """Graphite's plain text: each line is one reading or one reject."""
+    assert sum(_check(_graphite(data, NOW))) == len(_not_blank(data))
+
+
+def line_framer(data: bytes) -> None:
+    """However a stream is cut, the same lines come out, and of those that are too long the lengths."""
+    longest = 64  # so that short inputs have too long lines
+    with patch.object(lines, "MAX_LINE_BYTES", longest):
+        assert _framed(data[1:], data[0] % longest + 1 if data else 1) == _framed(data[1:], longest)
+
+
+def broken(data: bytes) -> None:
+    """Breaks a promise, so that a test can see that it is seen."""
+    assert b"\n" not in data
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "senml_lines": senml_lines,
+    "senml_json": senml_json,
+    "senml_cbor": senml_cbor_payload,
+    "influx": influx,
+    "graphite": graphite,
+    "line_framer": line_framer,
+}
+"""Every parser there is."""
+
+
+def _check(pieces: Iterator[Decoded]) -> tuple[int, int]:
+    """Run a decoder to its end; return the numbers of readings and attributes, and of rejects."""
+    readings = refused = 0
+    for piece in pieces:
+        assert len(piece.names) == len(piece.time) == len(piece.value)
+        assert piece.seq is None or len(piece.seq) == len(piece.names)
+        assert str(piece.time.dtype) == "int64" and str(piece.value.dtype) == "float64"
+        assert all(isinstance(name, str) for name in piece.names)
+        for at, raw in _sources(piece):
+            assert at >= 0 and raw
+        for one in piece.rejects:
+            assert one.reason in REASONS, one.reason
+            assert one.detail and isinstance(one.raw, bytes)
+            one.detail.encode()  # must be fit for JSON
+        readings += len(piece.names) + len(piece.attributes)
+        refused += len(piece.rejects)
+    return readings, refused
+
+
+def _sources(piece: Decoded) -> list[tuple[int, bytes]]:
+    return [piece.source(i) for i in range(len(piece.names))]
+
+
+def _not_blank(data: bytes) -> list[bytes]:
+    return [line for line in data.split(b"\n") if line.strip(b" \t\r")]
+
+
+def _framed(stream: bytes, size: int) -> tuple[list[bytes], list[int | None]]:
+    framer = LineFramer()
+    whole: list[bytes] = []
+    too_long: list[int | None] = []
+    chunks = [stream[i : i + size] for i in range(0, len(stream), size)]
+    for found, refused in [*map(framer.feed, chunks), framer.finish()]:
+        whole += found.removesuffix(b"\n").split(b"\n") if found else []
+        too_long += [one.size for one in refused]
+    return whole, too_long
