@@ -1,6 +1,7 @@
 # make run    the whole pipeline with a simulated fleet, at http://localhost:7300/
 # make test   every test, with its own set-up
 # make check  ruff, mypy --strict, import-linter
+# make chaos, make fuzz, make bench: the long ones
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # A machine may name further places to look for wheels; the hashes hold wherever they come from.
 
-.PHONY: run setup test check kafka lock screenshot clean
+.PHONY: run setup test chaos fuzz bench check kafka lock screenshot clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -34,6 +35,18 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 test: $(VENV)/ready-dev
 	@tests/prepare.sh
 	@$(BIN)/pytest $(ARGS)
+
+# The long forms: connectors killed and Kafka stopped for longer; a million fuzzed inputs a parser.
+chaos: $(VENV)/ready-dev
+	@tests/prepare.sh
+	@ISOTHERM_CHAOS_SECONDS=30 $(BIN)/pytest tests/end_to_end/test_chaos.py $(ARGS)
+
+fuzz: $(VENV)/ready-dev
+	@for target in $$($(BIN)/python -m tests.fuzz.run --list); do $(BIN)/python -m tests.fuzz.run $$target --runs 1000000 || exit 1; done
+
+# Figures of this machine: of each protocol, one JSON object.
+bench: setup
+	@for protocol in tcp http ws; do $(BIN)/isotherm bench ingest --protocol $$protocol --json $(ARGS) || exit 1; done
 
 check: $(VENV)/ready-dev
 	@$(BIN)/ruff check .

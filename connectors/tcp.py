@@ -62,7 +62,7 @@ UNREAD_SECONDS = 30.0
 """A peer that asks for acknowledgements and does not read them for so long is disconnected."""
 
 ANSWER_BUFFER_BYTES = 16 * 1024
-"""Of the kernel, for each connection: answers are short, and a peer that does not read them is noticed soon."""
+"""Of the kernel and of asyncio, for each connection: answers are short, and a peer that reads none is noticed soon."""
 
 CLOSE_SECONDS = 5.0
 """How long a stop waits for Kafka and for peers to take their answers."""
@@ -233,7 +233,7 @@ class _Connection(asyncio.Protocol):
         self.peer = f"{self.host}:{port}"
         self._heard_at = _now()
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
-        transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=ANSWER_BUFFER_BYTES)
         if (full := self._listener.enter(self)) is not None:
             self._say(error("busy", full))
             transport.close()

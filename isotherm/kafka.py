@@ -15,7 +15,15 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    KafkaError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from isotherm import aiokafka_mend  # noqa: F401  (teaches aiokafka a request that the embedded broker needs)
 from isotherm.errors import SettingsError, Unavailable
@@ -32,6 +40,9 @@ MAX_VALUE_BYTES = MAX_RECORD_BYTES * 3 // 4
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 10.0
 RETRY_SECONDS = 0.5
+
+_SEQUENCE_LOST = (OutOfOrderSequenceNumber, InvalidProducerEpoch, InvalidProducerIdMapping, ProducerFenced)
+"""The broker and the producer disagree for good on which record comes next: only a new producer can go on."""
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +66,7 @@ class Producer:
         self._settings = settings
         self._client_id = client_id
         self._producer: AIOKafkaProducer | None = None
+        self._connecting = asyncio.Lock()
         self._throttle = Throttle()
 
     async def start(self) -> None:
@@ -63,6 +75,9 @@ class Producer:
         Raises:
             Unavailable: no broker answered in time.
         """
+        self._producer = await self._connect()
+
+    async def _connect(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._settings.kafka,
             client_id=self._client_id,
@@ -80,7 +95,7 @@ class Producer:
         except (KafkaError, TimeoutError, OSError) as error:
             await _bounded_stop(producer.stop())
             raise _unavailable(self._settings, error) from error
-        self._producer = producer
+        return producer
 
     async def deliver(self, topic: Topic, value: bytes, *, partition: int | None = None, key: bytes | None = None) -> None:
         """Offer a record until Kafka has acknowledged it, for as long as Kafka is away.
@@ -88,16 +103,33 @@ class Producer:
         A caller that stops waiting knows nothing about the record's fate: it may still be delivered.
         """
         while True:
+            producer = self._producer
             try:
-                if self._producer is None:
+                if producer is None:
                     raise Unavailable("the producer is not started")
-                await (await self._producer.send(topic.name, value, partition=partition, key=key))
+                await (await producer.send(topic.name, value, partition=partition, key=key))
+            except _SEQUENCE_LOST as error:
+                await self._replace(producer, error)
             except (Unavailable, KafkaError) as error:
                 if self._throttle(topic.name) is not None:
                     log.warning("Kafka did not take a record for %s: %r; trying again", topic.name, error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
+
+    async def _replace(self, producer: AIOKafkaProducer | None, error: KafkaError) -> None:
+        """Go on with another producer, once for all who found that this one cannot."""
+        async with self._connecting:
+            if self._producer is not producer:
+                return
+            log.warning("Kafka has lost track of this producer, a new one goes on: %r", error)
+            try:
+                self._producer = await self._connect()
+            except Unavailable as away:
+                log.warning("%s; trying again", away)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                await _bounded_stop(producer.stop() if producer else asyncio.sleep(0))
 
     async def stop(self) -> None:
         """Flush what is handed over, for a bounded time, and disconnect."""

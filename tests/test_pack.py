@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isotherm.pack import MalformedPack, Pack
+from isotherm.pack import NO_SEQ, Attribute, MalformedPack, Pack
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 rows = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2**52), finite), max_size=50)
@@ -82,3 +83,29 @@ def test_packing_does_not_import_pandas() -> None:
         "Pack.from_ipc(p.to_ipc()); sys.exit('pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 2**63 - 1)), max_size=40))
+def test_sequence_numbers_survive_the_wire_with_their_gaps(numbers: list[int | None]) -> None:
+    seq = np.array([NO_SEQ if number is None else number for number in numbers], dtype=np.uint64)
+    back = Pack.from_ipc(replace(pack_of([(0, 0, 0.0)] * len(numbers)), seq=seq).to_ipc())
+    if all(number is None for number in numbers):
+        assert back.seq is None
+    else:
+        assert back.seq is not None
+        assert back.seq.tolist() == seq.tolist()
+
+
+def test_a_missing_sequence_number_is_null_to_any_arrow_reader() -> None:
+    seq = np.array([7, NO_SEQ], dtype=np.uint64)
+    wire = replace(pack_of([(0, 0, 0.0)] * 2), seq=seq).to_ipc()
+    assert pa.ipc.open_stream(wire).read_all().column("seq").to_pylist() == [7, None]
+
+
+def test_string_values_survive_the_wire_and_are_counted() -> None:
+    attributes = [Attribute("d/fw", 5, "1.2 \u00e9"), Attribute("d/fw", 6, "")]
+    for columns in ([], [(0, 0, 0.0)]):
+        pack = replace(pack_of(columns), attributes=attributes)
+        back = Pack.from_ipc(pack.to_ipc())
+        assert back.attributes == attributes
+        assert len(back) == len(columns) + 2

@@ -23,7 +23,7 @@ PLAIN_PIECE = 2_000
 
 # float() takes more than carbon's clients mean: underscores, digits of other scripts.
 _PLAIN_VALUE = "0123456789.+-eE"
-_PLAIN_TIME = "0123456789.-\r"
+_PLAIN_TIME = "0123456789.-\n"
 _NUMBER = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|nan|inf|infinity)", re.IGNORECASE)
 
 _NOW = -1.0
@@ -74,7 +74,8 @@ class GraphiteDecoder:
         """Decode lines that are all plain and good; None when they are not."""
         try:
             paths, values, stamps = zip(*[line.split(" ") for line in lines], strict=True)
-            if "".join(values).strip(_PLAIN_VALUE) or "".join(stamps).strip(_PLAIN_TIME):
+            ends = "\n".join(stamps) + "\n"  # float() drops the carriage return of CRLF; others make a line not plain
+            if "".join(values).strip(_PLAIN_VALUE) or ends.replace("\r\n", "\n").strip(_PLAIN_TIME):
                 return None
             return Decoded(
                 [self._names[path] for path in paths],

@@ -1,4 +1,4 @@
-"""``isotherm bench``: figures of the running local stack, taken with what the machine did beside it."""
+"""``isotherm bench``: figures of a local stack, taken with what the machine did beside it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import asyncio
 import contextlib
 import os
 import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -31,12 +37,12 @@ BATCHES = {"tcp": 4_000, "http": 1, "ws": 1_000}
 CONNECTIONS = {"tcp": 1, "http": 128, "ws": 1}
 """Connections that send as fast as they can."""
 
-app = typer.Typer(no_args_is_help=True, help="Measure the running local stack.")
+app = typer.Typer(no_args_is_help=True, help="Measure the local stack.")
 
 
 @app.callback()
 def main() -> None:
-    """Measure the running local stack."""
+    """Measure the local stack."""
 
 
 @app.command()
@@ -54,21 +60,16 @@ def ingest(
     """Weigh connections, measure latency at a steady rate, then send as fast as readings are acknowledged.
 
     Prints bytes of the connector's memory a connection; ms from sending a reading until it can be queried; readings a second
-    until all are in the store, and CPU µs a reading: of all processes of the stack together, and of each part. Start the
-    stack with --no-simulator for figures of the load alone.
+    until all are in the store, and CPU µs a reading: of all processes of the stack together, and of each part. The stack is
+    the one that runs in the data directory; when there is none, one is started for it.
     """
     from simulator.load import LINKS
 
     if protocol not in LINKS:
         raise typer.BadParameter(f"--protocol is {protocol!r}, expected one of {', '.join(LINKS)}")
-    settings = Settings.load(data_dir=data_dir)
-    found = stackfile.read(settings.data_dir)
-    if found is None:
-        raise StackError(f"no local stack runs in {settings.data_dir}: start one with `isotherm up --no-simulator`")
     _raise_file_limit(connections)
-    bench = _Bench(settings, found.pid, protocol)
 
-    async def measure() -> dict[str, Any]:
+    async def measure(bench: _Bench) -> dict[str, Any]:
         figures: dict[str, Any] = {
             "protocol": protocol,
             "cores": os.cpu_count(),
@@ -82,12 +83,38 @@ def ingest(
         count = readings or (100_000 if protocol == "http" else 1_000_000)
         return figures | await bench.throughput(count, devices, batch or BATCHES[protocol])
 
-    figures = asyncio.run(measure())
+    with _stack(Settings.load(data_dir=data_dir)) as (settings, supervisor):
+        figures = asyncio.run(measure(_Bench(settings, supervisor, protocol)))
     if as_json:
         print(msgspec.json.encode(figures).decode())
         return
     for name, value in figures.items():
         print(f"{name:24} {value}")
+
+
+@contextlib.contextmanager
+def _stack(settings: Settings) -> Iterator[tuple[Settings, int]]:
+    """The settings and the supervisor's process id of the running stack, or of one of our own, for the length of the block.
+
+    Raises:
+        StackError: it did not start.
+    """
+    found = stackfile.read(settings.data_dir)
+    if found is not None:
+        yield settings, found.pid
+        return
+    with tempfile.TemporaryDirectory(prefix="isotherm-bench-") as directory:
+        command = [sys.executable, "-m", "isotherm", "up", "--no-simulator", "--json", "--data-dir", directory]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+            try:
+                assert process.stdout is not None
+                if not any('"event":"ready"' in line for line in process.stdout):
+                    raise StackError("a stack for the measurement did not start")
+                threading.Thread(target=process.stdout.read, daemon=True).start()
+                yield Settings.load(data_dir=Path(directory)), process.pid
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait()
 
 
 class _Bench:

@@ -11,7 +11,6 @@ from typing import Any
 import aiocoap
 import pytest
 
-from connectors.process import PROTOCOLS
 from tests.contracts.connector import Answer, ConnectorContract
 from tests.support.stack import Stack
 
@@ -56,9 +55,3 @@ class TestCoap(ConnectorContract):
         finally:
             await context.shutdown()
         return Answer(response.code.is_successful(), response.payload.decode())
-
-
-def test_every_connector_is_under_contract() -> None:
-    under_contract = {one.protocol for one in ConnectorContract.__subclasses__()}
-    assert under_contract == set(PROTOCOLS)
-    assert len(under_contract) == 3

@@ -150,6 +150,7 @@ _mutations = st.builds(
 @given(st.lists(st.binary(max_size=30) | _mutations, max_size=6))
 @example([b"host.x\t1 5 5"])
 @example([b"host.x 1 5\r\r"])
+@example([b"", b"host.x 1 \r5"])
 def test_every_line_becomes_a_reading_or_exactly_one_reject(lines: list[bytes]) -> None:
     lines = [line.replace(b"\n", b"") for line in lines]
     parts = [decode(line) for line in lines]

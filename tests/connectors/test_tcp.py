@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
-from connectors import tcp
+from connectors import identity, intake, tcp
+from isotherm.clock import now_us
+from tests.support.certificates import Authority
 from tests.support.intake import Bench
 
 HELLO = b'{"hello":{"ack":true}}\n'
@@ -40,6 +44,7 @@ class Listener(Bench):
     """The connector, listening."""
 
     port: int
+    tls_port: int
 
     async def peer(self) -> Peer:
         return Peer(*await asyncio.open_connection("127.0.0.1", self.port))
@@ -49,7 +54,7 @@ class Listener(Bench):
 async def listening(**settings: Any) -> AsyncIterator[Listener]:
     listener = Listener(**settings)
     async with asyncio.timeout(30), listener.intake.running(), tcp.listening(listener.site) as where:
-        listener.port = urlsplit(where).port or 0
+        listener.port, listener.tls_port = [int(port) for port in re.findall(r":(\d+)", where)] + [0] * ("tls" not in where)
         yield listener
 
 
@@ -207,9 +212,255 @@ async def test_a_stop_acknowledges_what_was_read() -> None:
             peer = await listener.peer()
             listener.producer.on.clear()
             await peer.say(HELLO + b'{"n":"a/t","v":1}\n')
-            while listener.intake._room.taken < 1:  # noqa: ASYNC110
+            while listener.intake.room.taken < 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             asyncio.get_running_loop().call_later(0.2, listener.producer.on.set)
         assert await peer.hear() == {"ack": 1}
         assert await peer.hear() is None
     assert listener.producer.values_of("a/t") == [1]
+
+
+# Formats: the first line shows which.
+
+
+@pytest.mark.parametrize(
+    ("stream", "series", "values"),
+    [
+        (b"temperature,device=a value=1\ntemperature,device=a value=2\n", "a/temperature", [1, 2]),
+        (b"a.temperature 1 %d\na.temperature 2 %d\n", "a/temperature", [1, 2]),
+        (b"junk\n\n# a comment\ntemperature,host=a value=3\n", "a/temperature", [3]),
+        (b'\n\n{"n":"a/temperature","v":4}\n', "a/temperature", [4]),
+    ],
+)
+async def test_the_first_line_that_looks_like_something_shows_the_format(
+    stream: bytes, series: str, values: list[float]
+) -> None:
+    stream = stream.replace(b"%d", str(now_us() // 10**6).encode())
+    async with listening() as listener:
+        peer = await listener.peer()
+        await peer.say(stream)
+        peer.writer.write_eof()
+        assert await peer.hear() is None
+    assert listener.producer.values_of(series) == values
+
+
+async def test_the_format_is_that_of_the_setting() -> None:
+    async with listening(tcp_format="graphite") as listener:
+        peer = await listener.peer()
+        await peer.say(b'{"n":"a/t","v":1}\na.t 2 %d\n' % (now_us() // 10**6))
+        peer.writer.write_eof()
+        assert await peer.hear() is None
+    assert listener.producer.values_of("a/t") == [2]
+    assert [(one.form, one.count) for one in listener.producer.rejects] == [("graphite", 1)]
+
+
+async def test_lines_of_another_format_after_a_hello_are_acknowledged() -> None:
+    async with listening() as listener:
+        peer = await listener.peer()
+        await peer.say(HELLO + b'temperature,device=a value=1,fw="x"\nbad\n')
+        assert (await peer.hear())["error"]["reason"] == "malformed"
+        assert await peer.hear() == {"ack": 2}
+
+
+# Who a peer is.
+
+
+async def test_a_hello_names_the_device_of_bare_names() -> None:
+    async with listening() as listener:
+        peer = await listener.peer()
+        await peer.say(b'{"hello":{"device":"a","ack":true}}\n{"n":"t","v":1}\n{"n":"b/t","v":2}\n')
+        assert await peer.hear() == {"ack": 2}
+    assert listener.producer.values_of("a/t") == [1]
+
+
+async def test_a_token_lets_a_device_send_its_own_readings_and_no_others() -> None:
+    async with listening(auth="token") as listener:
+        listener.registry.add("a")
+        peer = await listener.peer()
+        await peer.say(b'{"hello":{"token":"s-a","ack":true}}\n{"n":"t","v":1}\n{"n":"a/t","v":2}\n{"n":"b/t","v":3}\n')
+        answers = [await peer.hear(), await peer.hear()]
+        assert answers[0]["error"]["reason"] == "identity"
+        assert answers[1] == {"ack": 2}
+    assert listener.producer.values_of("a/t") == [1, 2]
+    assert listener.producer.values_of("b/t") == []
+
+
+async def test_a_gateways_token_lets_it_send_for_its_children() -> None:
+    async with listening(auth="token") as listener:
+        listener.registry.add("gw", "child")
+        peer = await listener.peer()
+        await peer.say(b'{"hello":{"device":"child","token":"s-gw","ack":true}}\n{"n":"t","v":1}\n{"n":"gw/t","v":2}\n')
+        assert await peer.hear() == {"ack": 2}
+    assert listener.producer.values_of("child/t") == [1]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"",
+        b'{"hello":{"ack":true}}\n',
+        b'{"hello":{"token":"wrong","ack":true}}\n',
+        b'{"hello":{"token":"s-a","device":"b","ack":true}}\n',
+        b'{"hello":{"token":"s-a","device":"no name","ack":true}}\n',
+        b'{"hello":{"token":7}}\n',
+    ],
+)
+async def test_a_stranger_is_told_and_closed_and_what_it_sent_is_kept(first: bytes) -> None:
+    async with listening(auth="token") as listener:
+        listener.registry.add("a")
+        listener.registry.add("b")
+        peer = await listener.peer()
+        await peer.say(first + b'{"n":"a/t","v":1}\n')
+        assert (await peer.hear())["error"]["reason"] == "auth"
+        assert await peer.hear() is None
+    assert listener.producer.values_of("a/t") == []
+    assert [one.reason for one in listener.producer.rejects] == ["auth"]
+    assert (listener.producer.rejects[0].raw or "").endswith('{"n":"a/t","v":1}\n')
+
+
+async def test_a_peer_that_says_nothing_of_itself_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "HELLO_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
+    async with listening(auth="token") as listener:
+        peer = await listener.peer()
+        assert (await peer.hear())["error"]["reason"] == "auth"
+        assert await peer.hear() is None
+
+
+async def test_while_the_registry_is_away_the_known_go_on_and_strangers_are_turned_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(identity, "KNOWN_SECONDS", 0.0)
+    async with listening(auth="token") as listener:
+        for name in ("a", "b"):
+            listener.registry.add(name)
+        known = await listener.peer()
+        await known.say(b'{"hello":{"token":"s-a","ack":true}}\n{"n":"t","v":1}\n')
+        assert await known.hear() == {"ack": 1}
+        listener.registry.is_away = True
+        known, unknown = await listener.peer(), await listener.peer()
+        await known.say(b'{"hello":{"token":"s-a","ack":true}}\n{"n":"t","v":2}\n')
+        assert await known.hear() == {"ack": 1}
+        await unknown.say(b'{"hello":{"token":"s-b","ack":true}}\n{"n":"t","v":3}\n')
+        assert "does not answer" in (await unknown.hear())["error"]["detail"]
+
+
+async def test_a_revoked_token_works_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "KNOWN_SECONDS", 0.05)
+    async with listening(auth="token") as listener:
+        listener.registry.add("a")
+        hello = b'{"hello":{"token":"s-a","ack":true}}\n{"n":"t","v":1}\n'
+        first = await listener.peer()
+        await first.say(hello)
+        assert await first.hear() == {"ack": 1}
+        listener.registry.tokens.clear()
+        await asyncio.sleep(0.1)
+        second = await listener.peer()
+        await second.say(hello)
+        assert (await second.hear())["error"]["reason"] == "auth"
+
+
+async def test_a_client_certificate_says_which_device_it_is(tmp_path: Path, tool: Callable[..., str]) -> None:
+    authority = Authority(tmp_path, tool("openssl"))
+    server = authority.sign("server", "IP:127.0.0.1")
+    device = authority.sign("device", "DNS:room-1")
+    foreign = Authority(_made(tmp_path / "foreign"), tool("openssl")).sign("device", "DNS:room-1")
+    async with listening(
+        auth="token",
+        tls_certificate=server.certificate,
+        tls_key=server.key,
+        tls_client_ca=authority.certificate,
+    ) as listener:
+        context = ssl.create_default_context(cafile=authority.certificate)
+        context.load_cert_chain(device.certificate, device.key)
+        peer = Peer(*await asyncio.open_connection("127.0.0.1", listener.tls_port, ssl=context))
+        await peer.say(HELLO + b'{"n":"t","v":1}\n{"n":"room-2/t","v":2}\n')
+        assert (await peer.hear())["error"]["reason"] == "identity"
+        assert await peer.hear() == {"ack": 1}
+        for certificate in (foreign, None):
+            context = ssl.create_default_context(cafile=authority.certificate)
+            if certificate:
+                context.load_cert_chain(certificate.certificate, certificate.key)
+            with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+                reader, _ = await asyncio.open_connection("127.0.0.1", listener.tls_port, ssl=context)
+                await reader.readexactly(1)
+    assert listener.producer.values_of("room-1/t") == [1]
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+# One peer and the others.
+
+
+async def test_a_line_that_trickles_in_is_refused_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "LINE_SECONDS", 0.3)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
+    async with listening() as listener:
+        peer = await listener.peer()
+        with pytest.raises(ConnectionError):
+            for _ in range(100):
+                await peer.say(b"x")
+                await asyncio.sleep(0.05)
+    assert [one.reason for one in listener.producer.rejects] == ["malformed"]
+
+
+async def test_garbage_of_one_peer_leaves_the_others_their_turns() -> None:
+    async with listening() as listener:
+        flood, other = await listener.peer(), await listener.peer()
+        await other.say(HELLO)
+        flooding = asyncio.create_task(_flood(flood))
+        acknowledged = 0
+        while acknowledged < 50:
+            await other.say(b'{"n":"b/t","v":%d}\n' % acknowledged)
+            acknowledged = (await other.hear())["ack"]
+        flooding.cancel()
+    assert listener.producer.values_of("b/t") == list(range(50))
+    assert listener.account.rejected["malformed"] > 1_000
+
+
+async def _flood(peer: Peer) -> None:
+    while True:
+        await peer.say(b"x\n" * 30_000)
+
+
+async def test_one_connection_has_only_so_much_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "MAX_UNACKNOWLEDGED", 1_000)
+    async with listening() as listener:
+        listener.producer.on.clear()
+        peer = await listener.peer()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    await peer.say(b'{"n":"a/t","v":1}\n' * 10_000)
+        assert 1_000 < listener.intake.room.taken < 20_000
+        listener.producer.on.set()
+
+
+async def test_who_waits_while_kafka_is_away_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
+    async with listening() as listener:
+        listener.producer.on.clear()
+        peer, quiet = await listener.peer(), await listener.peer()
+        await peer.say(HELLO + b'{"n":"a/t","v":1}\n')
+        await quiet.say(HELLO)
+        assert (await peer.hear())["error"]["reason"] == "unavailable"
+        await peer.say(b'{"n":"a/t","v":2}\n')
+        await asyncio.sleep(0.3)
+        listener.producer.on.set()
+        acknowledged = 0
+        while acknowledged < 2:
+            acknowledged = (await peer.hear())["ack"]
+        await quiet.say(b'{"n":"b/t","v":1}\n')
+        assert await quiet.hear() == {"ack": 1}
+    assert listener.producer.values_of("a/t") == [1, 2]
+
+
+async def test_a_clock_that_is_ahead_is_told_with_the_acknowledgement() -> None:
+    async with listening() as listener:
+        peer = await listener.peer()
+        await peer.say(HELLO + b'{"n":"a/t","v":1,"t":%d}\n' % (now_us() // 10**6 + 60))
+        assert await peer.hear() == {"ack": 1, "skewed": 1}

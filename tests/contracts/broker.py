@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiokafka import TopicPartition
 
 from isotherm import kafka
 from isotherm.errors import SettingsError
@@ -59,3 +60,18 @@ class BrokerContract:
 
     async def test_the_cluster_id_stays(self, settings: Settings) -> None:
         assert await kafka.cluster_id(settings) == await kafka.cluster_id(settings) != ""
+
+    async def test_a_producer_whose_sequence_is_lost_is_replaced(self, settings: Settings) -> None:
+        before = len([record for record in await self.read_all(settings, READINGS) if record.partition == 3])
+        producer = Producer(settings, "contract")
+        await producer.start()
+        await producer.deliver(READINGS, b"first", partition=3)
+        inner = producer._producer
+        assert inner is not None
+        inner._txn_manager.increment_sequence_number(TopicPartition(READINGS.name, 3), 5)
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(producer.deliver(READINGS, b"%d" % i, partition=3) for i in range(10)))
+        await producer.stop()
+        after = [record.value for record in await self.read_all(settings, READINGS) if record.partition == 3][before:]
+        assert after[0] == b"first"
+        assert set(after[1:]) == {b"%d" % i for i in range(10)}

@@ -76,7 +76,7 @@ class ConnectorContract(ABC):
             (b'[{"n":"contract/t","v":"x"}]', "type"),
             (b'[{"n":"contract/t","v":1,"t":99999999999}]', "time"),
             (b'[{"n":"contract/t"}]', "no_value"),
-            (b'[{"n":"contract/t","vs":"on"}]', "not_numeric"),
+            (b'[{"n":"contract/t","v":1,"seq":-1}]', "seq"),
             (b'[{"n":"contract/<b>","v":1}]', "name"),
             (b'[{"n":"contract/t","v":1,"critical_":1}]', "unknown_field"),
         ],
@@ -95,6 +95,13 @@ class ConnectorContract(ABC):
             for line in stack.run("tail", "rejects", "--last", "1000", "--no-follow", "--json").stdout.splitlines()
         ]
         assert [one for one in kept if one["reason"] == reason and one["protocol"] == self.protocol]
+
+    async def test_a_string_value_becomes_an_attribute(self, stack: Stack, tool: Callable[..., str]) -> None:
+        before = self.line(stack)["stored"]
+        answer = await self.send(stack, b'[{"n":"contract/firmware","vs":"1.2"}]', tool)
+        assert answer.accepted in (True, None)
+        await self.until(stack, lambda line: bool(line["stored"] == before + 1))
+        assert stack.json("devices", "show", DEVICE)["attributes"]["firmware"]["value"] == "1.2"
 
     async def test_a_good_reading_beside_a_bad_one_is_kept(self, stack: Stack, tool: Callable[..., str]) -> None:
         before = self.line(stack)["stored"]

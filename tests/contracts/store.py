@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +14,8 @@ from agents.downsample import downsample
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.limits import DAY, HOUR, MINUTE, SECOND
-from isotherm.pack import Pack
+from isotherm.pack import Attribute, Pack
+from isotherm.registry import Registry
 from isotherm.settings import Settings
 from isotherm.store import client, layout
 from isotherm.store.client import Client
@@ -231,3 +233,74 @@ class StoreContract:
         with pytest.raises(SettingsError, match="holds 8 partitions, ISOTHERM_PARTITIONS is 4"):
             async with client.connected(Settings(redis=server.url, partitions=4)):
                 raise AssertionError("unreachable")
+
+    async def test_the_newest_string_value_is_kept_whatever_the_order(self, redis: Client) -> None:
+        log = Log(redis)
+        now = now_us()
+        await log.append(_attributes(("room-1/fw", now, "2"), ("room-1/fw", now - 1, "1"), ("room-10/fw", now, "other")))
+        await log.append(_attributes(("room-1/fw", now - 5, "0"), ("room-1/größe", now, "Ä|\x00,")))
+        found = await Reader(redis, 8).attributes("room-1")
+        assert found == [Attribute("room-1/fw", now, "2"), Attribute("room-1/größe", now, "Ä|\x00,")]
+        stored = await redis.hgetall(layout.stored_key(PARTITION))
+        assert stored == {b"tcp/1": b"5"}
+
+    async def test_the_registry_knows_who_a_token_belongs_to(self, redis: Client) -> None:
+        registry = Registry(redis)
+        await registry.add("a")
+        first = await registry.new_token("a")
+        assert (await registry.by_token(first)) == await registry.get("a")
+        assert await registry.by_token("guess") is None
+        second, third = await registry.new_token("a"), await registry.new_token("a")
+        valid = [await registry.by_token(token) is not None for token in (first, second, third)]
+        assert valid == [False, True, True]  # two at a time
+        assert await registry.revoke_tokens("a", but_newest=True) == 1
+        assert [await registry.by_token(token) is not None for token in (second, third)] == [False, True]
+        assert await registry.revoke_tokens("a") == 1
+        assert await registry.by_token(third) is None
+        assert not [key async for key in redis.scan_iter(match="*token*", count=100)]
+
+    async def test_no_token_is_kept_as_it_is(self, redis: Client) -> None:
+        registry = Registry(redis)
+        await registry.add("a")
+        token = await registry.new_token("a")
+        async for key in redis.scan_iter(match="*", count=100):
+            assert token.encode() not in key
+
+    async def test_a_gateway_has_the_children_that_were_added_behind_it(self, redis: Client) -> None:
+        registry = Registry(redis)
+        with pytest.raises(SettingsError, match="is no gateway"):
+            await registry.add("child", gateway="gw")
+        await registry.add("gw", is_gateway=True)
+        await registry.add("other", is_gateway=True)
+        for child in ("child", "second"):
+            await registry.add(child, gateway="gw")
+        await registry.add("second", gateway="other")
+        gateway = await registry.get("gw")
+        assert gateway is not None
+        assert gateway.children == {"child"}
+        await registry.remove("child")
+        gateway = await registry.get("gw")
+        assert gateway is not None
+        assert gateway.children == frozenset()
+        assert await registry.names() == ["gw", "other", "second"]
+
+    async def test_devices_that_were_seen_are_entered_once(self, redis: Client) -> None:
+        registry = Registry(redis)
+        await registry.note(["a", "b"])
+        before = await registry.get("a")
+        await registry.note(["a", "c"])
+        assert await registry.names() == ["a", "b", "c"]
+        assert await registry.get("a") == before
+
+    async def test_what_the_registry_does_not_know_is_said(self, redis: Client) -> None:
+        registry = Registry(redis)
+        assert await registry.get("nobody") is None
+        for call in (registry.new_token, registry.remove, registry.revoke_tokens):
+            with pytest.raises(SettingsError, match="no device 'nobody'"):
+                await call("nobody")
+        with pytest.raises(SettingsError, match="is no device name"):
+            await registry.add("no name")
+
+
+def _attributes(*attributes: tuple[str, int, str]) -> Pack:
+    return replace(pack([], []), attributes=[Attribute(*one) for one in attributes])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
 from connectors.formats import lines, senml, senml_cbor
-from connectors.formats.decoded import Decoded
+from connectors.formats.decoded import Decoded, Decoder
 from connectors.formats.graphite import GraphiteDecoder
 from connectors.formats.influx import InfluxDecoder
 from connectors.formats.lines import LineFramer
@@ -50,11 +50,14 @@ def influx(data: bytes) -> None:
     at = {source[0] for piece in found for source in _sources(piece)} | {one.at for piece in found for one in piece.rejects}
     assert len(at) == len(expected)
     assert refused + (readings > 0) <= len(expected) <= readings + refused
+    assert (readings, refused) == _one_by_one(_influx, data)
 
 
 def graphite(data: bytes) -> None:
     """Graphite's plain text: each line is one reading or one reject."""
-    assert sum(_check(_graphite(data, NOW))) == len(_not_blank(data))
+    readings, refused = _check(_graphite(data, NOW))
+    assert readings + refused == len(_not_blank(data))
+    assert (readings, refused) == _one_by_one(_graphite, data)
 
 
 def line_framer(data: bytes) -> None:
@@ -97,6 +100,12 @@ def _check(pieces: Iterator[Decoded]) -> tuple[int, int]:
         readings += len(piece.names) + len(piece.attributes)
         refused += len(piece.rejects)
     return readings, refused
+
+
+def _one_by_one(decode: Decoder, data: bytes) -> tuple[int, int]:
+    """Decode each line by itself: whether it is good must not depend on the lines beside it."""
+    counts = [_check(decode(line, NOW)) for line in data.split(b"\n")]
+    return sum(readings for readings, _ in counts), sum(refused for _, refused in counts)
 
 
 def _sources(piece: Decoded) -> list[tuple[int, bytes]]:

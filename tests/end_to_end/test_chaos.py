@@ -1,0 +1,185 @@
+"""What is acknowledged is stored, whatever dies. ``make chaos`` runs the long form of these tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from simulator.load import LINKS, Link, line
+from tests.conftest import missing
+from tests.support import apache_kafka
+from tests.support.stack import Stack
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+SECONDS = float(os.environ.get("ISOTHERM_CHAOS_SECONDS", "8"))
+"""How long the disturbance lasts."""
+
+REFUSE_SECONDS = 5.0
+MAX_GROWTH = 100 * 2**20
+
+
+def address_of(stack: Stack, protocol: str) -> tuple[str, int]:
+    return "127.0.0.1", stack.ports.tcp if protocol == "tcp" else stack.ports.http
+
+
+class Device:
+    """Sends 0, 1, 2, … over one protocol, one after the other, and knows which were acknowledged."""
+
+    def __init__(self, stack: Stack, protocol: str, name: str) -> None:
+        self.name = name
+        self.acknowledged: list[int] = []
+        self.refusals = 0
+        self._kind = LINKS[protocol]
+        self._address = address_of(stack, protocol)
+
+    async def send(self, stop: asyncio.Event) -> None:
+        number = 0
+        while not stop.is_set():
+            with contextlib.suppress(OSError, EOFError, aiohttp.ClientError):
+                async with connected(self._kind, self._address) as link:
+                    while not stop.is_set():
+                        number += 1
+                        await link.send(line(self.name, number, time.time()))
+                        try:
+                            await link.acknowledge(link.acknowledged + 1)
+                        except ConnectionError:
+                            self.refusals += 1
+                            raise
+                        self.acknowledged.append(number)
+            await asyncio.sleep(0.05)  # the server is away: there is nothing to wait for
+
+
+@contextlib.asynccontextmanager
+async def connected(kind: type[Link], address: tuple[str, int]) -> AsyncIterator[Link]:
+    link = kind()
+    await link.open(*address)
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+def stored_values(stack: Stack, device: str) -> set[int]:
+    rows = stack.json("query", device, "temperature", "--last", "10m", "--points", "100000")
+    return {int(row["last"]) for row in rows}
+
+
+async def until_stored(stack: Stack, devices: list[Device]) -> None:
+    for device in devices:
+        assert len(device.acknowledged) > 20
+        deadline = time.monotonic() + 60
+        while lost := set(device.acknowledged) - await asyncio.to_thread(stored_values, stack, device.name):
+            assert time.monotonic() < deadline, f"{device.name} lost {sorted(lost)[:10]}"
+
+
+@pytest.mark.parametrize("protocol", sorted(LINKS))
+async def test_a_connector_killed_under_load_has_stored_what_it_acknowledged(tmp_path: Path, protocol: str) -> None:
+    with Stack(tmp_path / "stack", "--no-simulator") as stack:
+        part = "tcp" if protocol == "tcp" else "http"
+        devices = [Device(stack, protocol, f"device-{number}") for number in range(4)]
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            for device in devices:
+                tasks.create_task(device.send(stop))
+            for _ in range(max(2, int(SECONDS / 4))):
+                await asyncio.sleep(1.0)
+                os.kill(stack.pid_of(part), signal.SIGKILL)
+                await asyncio.to_thread(stack.wait_for, "part", part=part, state="backing off")
+                await asyncio.to_thread(stack.wait_for, "part", part=part, state="ready")
+            await asyncio.sleep(1.0)
+            stop.set()
+        await until_stored(stack, devices)
+        assert stack.json("ledger")["total"]["lost"] == 0
+
+
+async def test_while_kafka_is_stopped_senders_are_refused_and_memory_is_bounded(tmp_path: Path) -> None:
+    if reason := apache_kafka.available():
+        missing(reason)
+    with (
+        apache_kafka.ApacheKafka(apache_kafka.LIBS, tmp_path / "kafka") as kafka,
+        Stack(tmp_path / "stack", "--no-simulator", kafka=kafka.bootstrap) as stack,
+    ):
+        devices = [Device(stack, protocol, f"{protocol}-{number}") for protocol in LINKS for number in range(2)]
+        connectors = [psutil.Process(stack.pid_of(part)) for part in ("tcp", "http")]
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            sending = [tasks.create_task(device.send(stop)) for device in devices]
+            flooding = tasks.create_task(flood(stack))
+            await asyncio.sleep(4.0)
+            before = [process.memory_info().rss for process in connectors]
+            await asyncio.to_thread(kafka.stop)
+            stopped_at = time.monotonic()
+            await refused(stack, stopped_at + REFUSE_SECONDS)
+            most = before
+            while time.monotonic() < stopped_at + SECONDS:
+                most = [max(old, process.memory_info().rss) for old, process in zip(most, connectors, strict=True)]
+                await asyncio.sleep(0.2)
+            await asyncio.to_thread(kafka.start)
+            acknowledged = [len(device.acknowledged) for device in devices]
+            deadline = time.monotonic() + 60
+            for device, count in zip(devices, acknowledged, strict=True):
+                while len(device.acknowledged) < count + 20:  # it goes on by itself
+                    assert time.monotonic() < deadline, f"{device.name} does not go on"
+                    await asyncio.sleep(0.1)
+            flooding.cancel()
+            stop.set()
+            await asyncio.wait(sending)
+        growth = [after - early for early, after in zip(before, most, strict=True)]
+        assert max(growth) < MAX_GROWTH, growth
+        assert all(device.refusals for device in devices)
+        await until_stored(stack, devices)
+        total = stack.json("ledger")["total"]
+        assert (total["lost"], total["rejected"]) == (0, 0)
+
+
+async def refused(stack: Stack, deadline: float) -> None:
+    """See that every protocol refuses what comes now, in time."""
+    async with asyncio.TaskGroup() as tasks:
+        for protocol, kind in LINKS.items():
+            tasks.create_task(_refused(kind, address_of(stack, protocol), f"late-{protocol}", deadline))
+
+
+async def _refused(kind: type[Link], address: tuple[str, int], device: str, deadline: float) -> None:
+    async with connected(kind, address) as link:
+        await link.send(line(device, 1, time.time()))
+        with pytest.raises(ConnectionError, match=r"503|unavailable"):
+            await link.acknowledge(1)
+    assert time.monotonic() < deadline + REFUSE_SECONDS, f"{device} was refused too late"
+
+
+async def flood(stack: Stack) -> None:
+    """Send as much as the connectors take, for ever."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_flood_tcp(*address_of(stack, "tcp")))
+        for _ in range(20):
+            tasks.create_task(_flood_http(*address_of(stack, "http")))
+
+
+async def _flood_tcp(host: str, port: int) -> None:
+    _, writer = await asyncio.open_connection(host, port)
+    payload = b"".join(line(f"flood-{number % 500}", number, time.time()) for number in range(5_000))
+    while True:
+        writer.write(payload)
+        await writer.drain()
+
+
+async def _flood_http(host: str, port: int) -> None:
+    body = b"".join(line(f"flood-{number % 500}", number, time.time()) for number in range(5_000))
+    limit = aiohttp.ClientTimeout(total=60)
+    async with aiohttp.ClientSession(timeout=limit) as session:
+        while True:
+            async with session.post(f"http://{host}:{port}/api/v1/readings", data=body) as answer:
+                assert answer.status in (204, 503), await answer.text()
+            if answer.status == 503:
+                assert answer.headers["Retry-After"]
+                await asyncio.sleep(0.2)
