@@ -202,7 +202,7 @@ class _FaustLog:
         log.error("%s is no pack and goes to %s: %s", peer, REJECTS.name, error)
         rejected = Rejected("poison", str(error), record.value)
         reject = RejectRecord.of([rejected], protocol="kafka", peer=peer, received_at=now_us())
-        await self._producer.deliver(REJECTS, reject.to_json(), key=peer.encode())
+        await self._producer.deliver(REJECTS, reject.to_json(), key=peer)
 
 
 def _log_record(event: EventT[bytes]) -> LogRecord:

@@ -312,7 +312,7 @@ class Intake:
                 batch.append(self._rejects.get_nowait())
             async with asyncio.TaskGroup() as tasks:
                 for record, _ in batch:
-                    key = (record.device or record.peer).encode()
+                    key = record.device or record.peer
                     tasks.create_task(self._producer.deliver(REJECTS, record.to_json(), key=key))
             for record, receipt in batch:
                 self._account.rejected[record.reason] += record.count

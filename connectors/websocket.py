@@ -6,16 +6,22 @@
     ← {"error":{"reason":…,"detail":…,"count":1}}        so many were refused; this is the first of them
 
 A binary message is SenML CBOR. Messages are taken in one after the other and acknowledged in their order; a peer may send
-further ones before it hears, up to MAX_UNACKNOWLEDGED readings.
+further ones before it hears, up to MAX_UNACKNOWLEDGED readings. A peer whose hello is refused may send another one.
+
+Closed with 1001 when the server stops, 1002 for what is no WebSocket frame, 1007 for text that is not UTF-8, 1008 for who did
+not show who it is, 1009 for a message of more than MAX_PACK_BYTES.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any
 
 import msgspec
-from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from connectors import metrics
 from connectors.answers import Answer, Answers, error
@@ -23,27 +29,32 @@ from connectors.formats.catalogue import SENML_CBOR, detect_body
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity
 from connectors.site import Site
-from connectors.tls import certified_device
 from isotherm.clock import now_us
 from isotherm.errors import Unauthorized, Unavailable
 from isotherm.limits import MAX_PACK_BYTES
 from isotherm.rejects import Rejected
 
 PING_SECONDS = 30.0
-"""A peer that does not answer a ping within half of it is disconnected."""
+"""A peer that is silent for so long is pinged; one that stays silent for half of it more is disconnected."""
 
 HELLO_SECONDS = 10.0
+"""How long a peer that must show a token may take to do so."""
+
 NO_HELLO = "no Authorization header and no hello with a token"
-UNREAD_SECONDS = 30.0
-"""A peer that does not read its answers for so long is disconnected."""
+
+AWAY_SECONDS = 1.0
+"""How often a peer that waits may be told that Kafka is away."""
 
 CLOSE_SECONDS = 5.0
+"""How long a stop waits for Kafka, and for peers to take their answers."""
+
 MAX_UNACKNOWLEDGED = 50_000
 """Readings of one connection that wait for Kafka; then it is not read until they are fewer."""
 
 _sockets = metrics.connections.labels("ws")
 
-Identify = Callable[[web.Request], Awaitable[Identity]]
+Identify = Callable[..., Awaitable[Identity]]
+"""Tells who sends a request, given what a hello says besides: the device and the token, or None."""
 
 
 class _Hello(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,6 +70,12 @@ class _HelloMessage(msgspec.Struct, forbid_unknown_fields=True):
 _hello = msgspec.json.Decoder(_HelloMessage)
 
 
+def peer_of(transport: asyncio.BaseTransport | None) -> str:
+    """Return a peer's address and port."""
+    host, port = ((transport.get_extra_info("peername") if transport else None) or ("?", 0))[:2]
+    return f"{host}:{port}"
+
+
 class WebSockets:
     """All sockets of this process."""
 
@@ -66,18 +83,27 @@ class WebSockets:
         self._site = site
         self._identify = identify
         self._open: set[_Socket] = set()
+        self._is_stopping = False
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """Serve one socket until either side closes it."""
+        identify = partial(self._identify, request)
         try:
-            identity: Identity | None = await self._identify(request)
+            if self._is_stopping:
+                raise Unavailable("the server stops")
+            identity: Identity | None = await identify()
         except Unauthorized:
             identity = None  # the first message may say who it is
-        except Unavailable as error:
-            raise web.HTTPServiceUnavailable(text=str(error)) from error
-        ws = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=MAX_PACK_BYTES, timeout=CLOSE_SECONDS)
+        except Unavailable as away:
+            raise web.HTTPServiceUnavailable(text=str(away), headers={"Retry-After": "5"}) from away
+        peer = peer_of(request.transport)
+        # Pings are ours: aiohttp's would cut off a peer that is not read because Kafka is away. So is the end: what is not
+        # acknowledged yet can be, after the peer has said goodbye. So is UTF-8: what is refused is kept.
+        ws = web.WebSocketResponse(
+            autoping=False, autoclose=False, decode_text=False, max_msg_size=MAX_PACK_BYTES + 1, timeout=CLOSE_SECONDS
+        )
         await ws.prepare(request)
-        socket = _Socket(self._site, request, ws, identity)
+        socket = _Socket(self._site, peer, identify, ws, identity)
         self._open.add(socket)
         _sockets.set(len(self._open))
         try:
@@ -87,106 +113,152 @@ class WebSockets:
             _sockets.set(len(self._open))
         return ws
 
-    async def close(self, _: web.Application) -> None:
-        """End every socket when what it sent is answered."""
+    async def close(self) -> None:
+        """End every socket when what it sent is answered; one for which that takes too long is cut off."""
+        self._is_stopping = True
+        for socket in self._open:
+            socket.finish()
         if self._open:
-            await asyncio.wait([asyncio.create_task(socket.close()) for socket in self._open], timeout=CLOSE_SECONDS)
+            closed = [asyncio.create_task(socket.closed.wait(), name="ws-close") for socket in self._open]
+            await asyncio.wait(closed, timeout=CLOSE_SECONDS)
+            for socket in tuple(self._open):
+                socket.abort()
+            await asyncio.wait(closed)
 
 
 class _Socket:
-    """One peer."""
+    """One peer.
 
-    def __init__(self, site: Site, request: web.Request, ws: web.WebSocketResponse, identity: Identity | None) -> None:
+    Attributes:
+        closed: Set when it is.
+    """
+
+    def __init__(
+        self, site: Site, peer: str, identify: Identify, ws: web.WebSocketResponse, identity: Identity | None
+    ) -> None:
         self._site = site
+        self._peer = peer
+        self._identify = identify
         self._ws = ws
         self._identity = identity
-        self._certified = certified_device(request.transport)
-        host, port = (request.transport.get_extra_info("peername") if request.transport else None) or ("?", 0)
-        self._peer = f"{host}:{port}"
+        self._hello_by = _now() + HELLO_SECONDS
+        self._is_greeted = False  # the first message was seen
         self._answers = Answers()
         self._changed = asyncio.Event()  # a receipt is durable, or there is nothing more to come
         self._fewer = asyncio.Event()  # of the unacknowledged
         self._is_taking = False
         self._is_done = False
         self._told_away = False
+        self._code: int = WSCloseCode.OK
         self._reading: asyncio.Task[None] | None = None
-        self._closed = asyncio.Event()
+        self._answering: asyncio.Task[None] | None = None
+        self.closed = asyncio.Event()
 
     async def serve(self) -> None:
         """Take in messages and answer them until either side closes the socket."""
         self._reading = asyncio.create_task(self._read(), name=f"ws-read-{self._peer}")
-        answering = asyncio.create_task(self._answer(), name=f"ws-answer-{self._peer}")
+        self._answering = asyncio.create_task(self._answer(), name=f"ws-answer-{self._peer}")
+        tasks = {self._reading, self._answering}
         try:
-            await asyncio.wait({self._reading, answering}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             self._is_done = True
             self._changed.set()
-            if not answering.done():
-                await asyncio.wait({answering})
-            await self._ws.close(code=WSCloseCode.GOING_AWAY if self._reading.cancelled() else WSCloseCode.OK)
+            await asyncio.wait({self._answering})
+            await self._ws.close(code=self._code)
         finally:
-            for task in (self._reading, answering):
+            for task in tasks:
                 task.cancel()
-            self._closed.set()
-        for task in (self._reading, answering):
+            self.closed.set()
+        for task in tasks:
             if task.done() and not task.cancelled() and (failure := task.exception()):
                 raise failure
 
-    async def close(self) -> None:
-        """Read no more; return when what was read is answered and the socket is closed."""
+    def finish(self) -> None:
+        """Read no more; close when what was read is answered."""
+        self._code = WSCloseCode.GOING_AWAY
         if self._reading is not None:
             self._reading.cancel()
-            await self._closed.wait()
+
+    def abort(self) -> None:
+        """Answer nothing more."""
+        if self._answering is not None:
+            self._answering.cancel()
 
     async def _read(self) -> None:
-        is_first = True
-        while (message := await self._receive()) is not None:
+        while (message := await self._message()) is not None:
             data, form = message
-            if is_first and b'"hello"' in data and form != SENML_CBOR and await self._greet(data):
-                is_first = False
-                continue
-            is_first = False
-            if self._identity is None:
-                await self._take(iter([Decoded.nothing(Rejected("auth", NO_HELLO, data))]), ANYONE, "")
-                return
-            await self._take(self._site.catalogue.decoders[form](data, now_us()), self._identity, form)
+            if not await self._greet(data, form):
+                if self._identity is None:
+                    await self._refuse("auth", NO_HELLO, data, WSCloseCode.POLICY_VIOLATION)
+                    return
+                await self._take(self._site.catalogue.decoders[form](data, now_us()), self._identity, form)
 
-    async def _receive(self) -> tuple[bytes, str] | None:
+    async def _message(self) -> tuple[bytes, str] | None:
         """Return the next message and its format; None when there will be none."""
         while self._answers.unacknowledged > MAX_UNACKNOWLEDGED:
             self._fewer.clear()
             await self._fewer.wait()
-        try:
-            async with asyncio.timeout(None if self._identity else HELLO_SECONDS):
-                message: WSMessage = await self._ws.receive()
-        except TimeoutError:
-            await self._say(error("auth", NO_HELLO))
-            return None
-        if message.type is WSMsgType.TEXT:
-            data = message.data.encode()
+        kind, data = await self._receive()
+        if kind is WSMsgType.BINARY:
+            return data, SENML_CBOR
+        if kind is WSMsgType.TEXT:
+            try:
+                data.decode()
+            except UnicodeDecodeError as failure:
+                await self._refuse("malformed", f"text that is not UTF-8: {failure.reason}", data, WSCloseCode.INVALID_TEXT)
+                return None
             return data, detect_body(data)
-        if message.type is WSMsgType.BINARY:
-            return message.data, SENML_CBOR
-        if message.type is WSMsgType.ERROR and self._ws.close_code == WSCloseCode.MESSAGE_TOO_BIG:
-            too_large = Rejected("too_large", f"a message of more than {MAX_PACK_BYTES} bytes: {message.data}", b"")
-            await self._take(iter([Decoded.nothing(too_large)]), self._identity or ANYONE, "")
+        if isinstance(data, WebSocketError):
+            reason = "too_large" if data.code == WSCloseCode.MESSAGE_TOO_BIG else "malformed"
+            await self._refuse(reason, str(data), b"", data.code)
         return None
 
-    async def _greet(self, data: bytes) -> bool:
-        """Take the hello, if the message is one."""
+    async def _receive(self) -> tuple[WSMsgType, Any]:
+        """Return the next message that is no ping; CLOSED for a peer that shows no life, or does not say who it is in time."""
+        is_pinged = False
+        while True:
+            patience = PING_SECONDS / 2 if is_pinged else PING_SECONDS
+            if self._identity is None:
+                patience = max(self._hello_by - _now(), 0.001)
+            try:
+                message = await self._ws.receive(timeout=patience)
+                is_pinged = False
+                if message.type is WSMsgType.PING:
+                    await self._ws.pong(message.data)
+                elif message.type is not WSMsgType.PONG:
+                    return message.type, message.data
+            except TimeoutError:
+                if self._identity is None:
+                    self._code = WSCloseCode.POLICY_VIOLATION
+                    await self._say(error("auth", NO_HELLO))
+                if self._identity is None or is_pinged:
+                    return WSMsgType.CLOSED, None
+                await self._ws.ping()
+                is_pinged = True
+
+    async def _greet(self, data: bytes, form: str) -> bool:
+        """Take a hello: the first message, or a further one of who is not known yet; tells whether it was one."""
+        is_awaited, self._is_greeted = not self._is_greeted or self._identity is None, True
+        if not is_awaited or form == SENML_CBOR or b'"hello"' not in data:
+            return False
         try:
             hello = _hello.decode(data).hello
         except msgspec.DecodeError:
             return False  # becomes a reject that says what is wrong with it
         try:
-            self._identity = await self._site.doorkeeper.identify(
-                device=hello.device, token=hello.token, certified=self._certified
-            )
-        except (Unauthorized, Unavailable) as reason:
+            self._identity = await self._identify(hello.device, hello.token)
+        except (Unauthorized, Unavailable) as failure:
             self._identity = None
-            await self._say(error("auth", str(reason)))
+            await self._say(error("auth" if isinstance(failure, Unauthorized) else "unavailable", str(failure)))
         return True
 
-    async def _take(self, pieces: Iterator[Decoded], identity: Identity, form: str) -> None:
+    async def _refuse(self, reason: str, detail: str, data: bytes, code: int) -> None:
+        """Keep what ends the connection as a reject."""
+        self._code = code
+        size = MAX_PACK_BYTES + 1 if reason == "too_large" else None
+        await self._take([Decoded.nothing(Rejected(reason, detail, data, size=size))], self._identity or ANYONE, "")
+
+    async def _take(self, pieces: Iterable[Decoded], identity: Identity, form: str) -> None:
         self._is_taking = True
         self._changed.set()
         receipt = await self._site.intake.accept(pieces, peer=self._peer, identity=identity, form=form, patient=True)
@@ -204,7 +276,7 @@ class _Socket:
                 continue
             self._changed.clear()
             try:
-                async with asyncio.timeout(1.0 if self._answers or self._is_taking else None):
+                async with asyncio.timeout(AWAY_SECONDS if self._answers or self._is_taking else None):
                     await self._changed.wait()
             except TimeoutError:
                 await self._tell_away()
@@ -216,13 +288,11 @@ class _Socket:
         self._told_away = is_away
 
     async def _say(self, *answers: Answer) -> None:
-        """Send answers; a peer that does not read them is disconnected, one that has left is not told."""
-        try:
-            async with asyncio.timeout(UNREAD_SECONDS):
-                for answer in answers:
-                    await self._ws.send_str(msgspec.json.encode(answer).decode())
-        except TimeoutError:
-            if self._reading is not None:
-                self._reading.cancel()
-        except (ConnectionError, RuntimeError):
-            pass  # it has left: what it sent is stored all the same
+        """Send answers; a peer that has left, or was disconnected because it reads none, is not told."""
+        with contextlib.suppress(ConnectionError, RuntimeError):  # what it sent is stored all the same
+            for answer in answers:
+                await self._ws.send_str(msgspec.json.encode(answer).decode())
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ from isotherm import aiokafka_mend  # noqa: F401  (teaches aiokafka a request th
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.logs import Throttle
 from isotherm.settings import Settings
-from isotherm.topics import ALL, READINGS, Topic
+from isotherm.topics import ALL, READINGS, Topic, partition_of
 
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 """Largest record that the topics take."""
@@ -67,6 +68,7 @@ class Producer:
         self._client_id = client_id
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
+        self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._throttle = Throttle()
 
     async def start(self) -> None:
@@ -97,11 +99,25 @@ class Producer:
             raise _unavailable(self._settings, error) from error
         return producer
 
-    async def deliver(self, topic: Topic, value: bytes, *, partition: int | None = None, key: bytes | None = None) -> None:
+    async def deliver(self, topic: Topic, value: bytes, *, partition: int | None = None, key: str | None = None) -> None:
         """Offer a record until Kafka has acknowledged it, for as long as Kafka is away.
 
-        A caller that stops waiting knows nothing about the record's fate: it may still be delivered.
+        A partition takes one record after the other, so their order holds through every retry. (The embedded broker
+        acknowledges a batch of several records of an idempotent producer that it has not stored.) A caller that stops
+        waiting knows nothing about the record's fate: it may still be delivered.
+
+        Args:
+            topic: Where to.
+            value: The record's value, at most MAX_VALUE_BYTES.
+            partition: Which one; without it, the one of the key.
+            key: The record's key.
         """
+        if partition is None:
+            partition = partition_of(key or "", self._settings.partitions)
+        async with self._turns[topic.name, partition]:
+            await self._deliver(topic, value, partition, None if key is None else key.encode())
+
+    async def _deliver(self, topic: Topic, value: bytes, partition: int, key: bytes | None) -> None:
         while True:
             producer = self._producer
             try:

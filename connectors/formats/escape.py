@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable
 
 from isotherm.errors import InvalidReading
+from isotherm.limits import MAX_NAME_CHARS
 
 MAX_CACHED_NAMES = 100_000
 """Names that a decoder remembers; then it begins again."""
 
-MAX_CACHED_CHARS = 512
-"""Longer ones are not remembered: a peer that invents names must not fill the memory."""
+MAX_SERIES_CHARS = 2 * MAX_NAME_CHARS + 1
+"""A device, a slash and a metric. Intake refuses what is longer: it is not remembered."""
 
 _NO_METRIC_CHAR = re.compile(r"[^A-Za-z0-9\-:._/]")
 _NO_DEVICE_CHAR = re.compile(r"[^A-Za-z0-9\-:._]")
@@ -81,7 +82,7 @@ class NameCache(dict[str, str]):
 
     def __missing__(self, key: str) -> str:
         name = self._make(key)
-        if len(key) <= MAX_CACHED_CHARS:
+        if len(name) <= MAX_SERIES_CHARS:
             if len(self) >= MAX_CACHED_NAMES:
                 self.clear()
             self[key] = name

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from connectors.formats.decoded import PIECE, Decoded, Source
-from connectors.formats.escape import NameCache, as_sent, as_text, check_utf8, escape_device, escape_metric
+from connectors.formats.escape import MAX_SERIES_CHARS, NameCache, as_sent, as_text, check_utf8, escape_device, escape_metric
 from isotherm.errors import InvalidReading
 from isotherm.limits import MAX_ATTRIBUTE_CHARS, MAX_LINE_BYTES
 from isotherm.pack import Attribute
@@ -43,9 +43,6 @@ PRECISIONS = {
 
 PLAIN_PIECE = 2_000
 """Readings in a piece when all are plain: each costs about 1 µs."""
-
-MAX_HEAD_CHARS = 512
-"""Measurement and tags. Names have at most half as many, so that intake would refuse what is longer."""
 
 _SPECIAL_COST = PLAIN_PIECE // PIECE
 
@@ -210,18 +207,17 @@ class InfluxDecoder:
 
     def _stem(self, head: str) -> str:
         """Return what the names of a line begin with."""
-        # Every field's name repeats it: without a bound a line of n bytes would become n² bytes of names.
-        if len(head) > MAX_HEAD_CHARS:
-            raise InvalidReading(
-                "name", f"measurement and tags of {len(head)} characters, expected at most {MAX_HEAD_CHARS}"
-            )
         measurement, tags = _parse_head(head)
         device = next((tag for tag in self._device_tags if tag in tags), None)
         if device is None:
             expected = " or ".join(self._device_tags)
             raise InvalidReading("no_device", f"{head[:80]!r} has no tag {expected} that names its device")
         parts = [escape_device(tags.pop(device)), escape_metric(measurement)]
-        return "/".join(parts + [escape_metric(f"{tag}:{value}") for tag, value in sorted(tags.items())])
+        stem = "/".join(parts + [escape_metric(f"{tag}:{value}") for tag, value in sorted(tags.items())])
+        # Every field's name repeats it: without a bound a line of n bytes would become n² bytes of names.
+        if len(stem) > MAX_SERIES_CHARS:
+            raise InvalidReading("name", f"a name of {len(stem)} characters without its field, at most {MAX_SERIES_CHARS}")
+        return stem
 
 
 class _Found:

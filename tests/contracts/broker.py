@@ -53,7 +53,7 @@ class BrokerContract:
         producer = Producer(settings, "contract")
         await producer.start()
         for i in range(10):
-            await producer.deliver(REJECTS, b"%d" % i, key=b"device")
+            await producer.deliver(REJECTS, b"%d" % i, key="device")
         await producer.stop()
         assert [record.value for record in await self.read_all(settings, REJECTS, last=3)] == [b"7", b"8", b"9"]
         assert await self.read_all(settings, REJECTS, last=0) == []
@@ -74,4 +74,14 @@ class BrokerContract:
         await producer.stop()
         after = [record.value for record in await self.read_all(settings, READINGS) if record.partition == 3][before:]
         assert after[0] == b"first"
-        assert set(after[1:]) == {b"%d" % i for i in range(10)}
+        assert set(after[1:]) == {b"%d" % i for i in range(10)}, after
+
+    async def test_what_is_delivered_at_once_is_all_there_in_its_order(self, settings: Settings) -> None:
+        before = len([record for record in await self.read_all(settings, REJECTS) if record.partition == 2])
+        producer = Producer(settings, "contract")
+        await producer.start()
+        for _ in range(5):
+            await asyncio.gather(*(producer.deliver(REJECTS, b"%d" % i, partition=2) for i in range(10)))
+        await producer.stop()
+        after = [record.value for record in await self.read_all(settings, REJECTS) if record.partition == 2][before:]
+        assert after == [b"%d" % i for i in range(10)] * 5

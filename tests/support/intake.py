@@ -32,7 +32,7 @@ class SwitchableProducer:
         self.packs: dict[int, list[Pack]] = defaultdict(list)
         self.rejects: list[RejectRecord] = []
 
-    async def deliver(self, topic: Topic, value: bytes, *, partition: int | None = None, key: bytes | None = None) -> None:
+    async def deliver(self, topic: Topic, value: bytes, *, partition: int | None = None, key: str | None = None) -> None:
         await self.on.wait()
         if topic is READINGS:
             assert partition is not None
