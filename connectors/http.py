@@ -315,7 +315,7 @@ class _Handlers:
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            kept = {name: error.headers[name] for name in (hdrs.ALLOW, hdrs.RETRY_AFTER) if name in error.headers}
+            kept = {str(name): error.headers[name] for name in (hdrs.ALLOW, hdrs.RETRY_AFTER) if name in error.headers}
             return _problem(error.status, f"{request.method} {request.path}: {error.text}", headers=kept)
 
     async def _readings(self, request: web.Request) -> web.Response:
@@ -414,7 +414,7 @@ class _Handlers:
         return identity
 
     async def _identify(self, request: web.Request, device: str | None = None, token: str | None = None) -> Identity:
-        """Return who sends a request: by what a hello says, by certificate, ``Authorization`` or, as in browsers, its query."""
+        """Return who sends a request: by a hello, a certificate, ``Authorization`` or, as browsers do it, by its query."""
         return await self._site.doorkeeper.identify(
             device=device or request.query.get("device"),
             token=token or _token(request),

@@ -8,8 +8,8 @@
 A binary message is SenML CBOR. Messages are taken in one after the other and acknowledged in their order; a peer may send
 further ones before it hears, up to MAX_UNACKNOWLEDGED readings. A peer whose hello is refused may send another one.
 
-Closed with 1001 when the server stops, 1002 for what is no WebSocket frame, 1007 for text that is not UTF-8, 1008 for who did
-not show who it is, 1009 for a message of more than MAX_PACK_BYTES.
+Closed with 1001 when the server stops, 1002 for what is no WebSocket frame, 1007 for text that is not UTF-8, 1008 for who
+did not show who it is, 1009 for a message of more than MAX_PACK_BYTES.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class _Socket:
         return None
 
     async def _receive(self) -> tuple[WSMsgType, Any]:
-        """Return the next message that is no ping; CLOSED for a peer that shows no life, or does not say who it is in time."""
+        """Return the next message that is no ping; CLOSED for a peer without life, or who does not say who it is in time."""
         is_pinged = False
         while True:
             patience = PING_SECONDS / 2 if is_pinged else PING_SECONDS

@@ -14,6 +14,9 @@ need mosquitto mosquitto
 need mosquitto_pub mosquitto-clients
 need coap-client-notls libcoap3-bin
 need redis-server redis-server
+need curl curl
+need collectd collectd-core
+need openssl openssl
 if [ "${CI:-}" = true ]; then
     need java default-jre-headless
     need mvn maven

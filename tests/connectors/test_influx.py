@@ -229,13 +229,13 @@ def _hex(text: str, extra: str = "/") -> str:
 
 
 # A word that ends in a backslash, or has one before what is escaped, cannot be written in line protocol.
-_words = st.text(st.characters(exclude_characters="\n\r\t\\", exclude_categories=["Cs"]), min_size=1, max_size=8)
+_words = st.text(st.characters(exclude_characters="\n\r\t\\", exclude_categories=["Cs"]), min_size=1, max_size=3)
 _safe = _words.filter(lambda word: not word.startswith("#"))
 _numbers = st.floats(allow_nan=False, allow_infinity=False)
 _points = st.builds(
     Point,
     measurement=_safe,
-    tags=st.builds(lambda tags, device: tags | {"device": device}, st.dictionaries(_words, _words, max_size=3), _words),
+    tags=st.builds(lambda tags, device: tags | {"device": device}, st.dictionaries(_words, _words, max_size=2), _words),
     fields=st.dictionaries(
         _words, st.one_of(_numbers, st.booleans(), st.text(st.characters(exclude_categories=["Cs"]))), min_size=1
     ),
