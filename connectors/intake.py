@@ -50,7 +50,7 @@ REFUSE_SECONDS = 4.5
 AWAY_SECONDS = 4.0
 """A partition that has not taken a pack for so long is away: what comes for it is refused at once."""
 
-DRAIN_SECONDS = 20.0
+DRAIN_SECONDS = 15.0
 """How long a stopping connector waits for Kafka to take the rest."""
 
 MAX_REJECTS_AT_ONCE = 500

@@ -39,7 +39,7 @@ MAX_VALUE_BYTES = MAX_RECORD_BYTES * 3 // 4
 """Largest value to send: it leaves room for what a record and its batch add."""
 
 CONNECT_SECONDS = 10.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 
 _SEQUENCE_LOST = (OutOfOrderSequenceNumber, InvalidProducerEpoch, InvalidProducerIdMapping, ProducerFenced)

@@ -94,5 +94,5 @@ async def test_a_backlog_is_bounded_and_what_is_dropped_is_counted(monkeypatch: 
 
 
 def test_an_unknown_protocol_is_named() -> None:
-    with pytest.raises(ValueError, match="'smoke', expected tcp, mqtt or coap"):
+    with pytest.raises(ValueError, match="'smoke', expected tcp, http, mqtt or coap"):
         create("smoke", "d", "h", 1)
