@@ -69,8 +69,14 @@ UNREAD_SECONDS = 30.0
 ANSWER_BUFFER_BYTES = 16 * 1024
 """Of the kernel, for each connection: answers are short, and a peer that reads none is noticed soon."""
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 8.0
 """How long a stop waits for requests that are being answered."""
+
+ABANDON_SECONDS = 1.0
+"""How long it then waits for those that are still not."""
+
+LINGER_SECONDS = 5.0
+"""How long the rest of a refused body is read, so that its sender comes to read the answer."""
 
 RETRY_AFTER_SECONDS = 5
 MAX_HEAD_BYTES = 8190
@@ -86,7 +92,7 @@ MAX_GZIP_MEMBERS = 64
 _RETRY_LATER: dict[str, str] = {hdrs.RETRY_AFTER: str(RETRY_AFTER_SECONDS)}
 _CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_HELD = "held"
+_HELD = web.RequestKey("held", int)
 
 _connections = metrics.connections.labels("http")
 
@@ -112,7 +118,7 @@ async def listening(site: Site) -> AsyncIterator[str]:
     """Serve for the length of the block; yields where. At its end, requests that are being handled are answered."""
     settings = site.settings
     handlers = _Handlers(site)
-    runner = web.AppRunner(handlers.application(), access_log=None)
+    runner = web.AppRunner(handlers.application(), access_log=None, shutdown_timeout=ABANDON_SECONDS)
     await runner.setup()
     listener = _Listener(site, runner)
     loop = asyncio.get_running_loop()
@@ -123,11 +129,12 @@ async def listening(site: Site) -> AsyncIterator[str]:
         async with AsyncExitStack() as servers:
             server = await create(settings.http_port)
             servers.callback(server.close)
-            where = f"http://{settings.host}:{server.sockets[0].getsockname()[1]}"
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            where = f"http://{host}:{server.sockets[0].getsockname()[1]}"
             if context := server_context(settings):
                 secure = await create(settings.http_tls_port, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS)
                 servers.callback(secure.close)
-                where += f" and https://{settings.host}:{secure.sockets[0].getsockname()[1]}"
+                where += f" and https://{host}:{secure.sockets[0].getsockname()[1]}"
             yield where
     finally:
         await handlers.close()  # first: aiohttp's own stop reads nothing more, neither bodies nor goodbyes
@@ -153,6 +160,7 @@ class _Listener:
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
             max_line_size=MAX_HEAD_BYTES,
             max_field_size=MAX_HEAD_BYTES,
         )
@@ -216,8 +224,12 @@ class _Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+        if self._messages and not isinstance(refused := self._messages[-1][0], RawRequestMessage):
             self._garbage = data
+            if self._current_request is not None and not (body := self._current_request.content).is_eof():
+                self._messages.pop()  # it is the request's body that is damaged, which aiohttp does not tell it
+                body.set_exception(web.RequestPayloadError(refused.message))
+                body.feed_eof()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -299,7 +311,8 @@ class _Handlers:
             self._held -= request.get(_HELD, 0)
             if not self._active:
                 self._idle.set()
-        if not response.prepared and (self._is_stopping or not request.content.is_eof()):
+        body = request.content
+        if not response.prepared and (self._is_stopping or not body.is_eof() or body.exception() is not None):
             response.force_close()
         return response
 
@@ -387,6 +400,10 @@ class _Handlers:
     async def _within_patience(self, pieces: Iterable[Decoded], peer: str, identity: Identity, form: str) -> Receipt:
         try:
             async with asyncio.timeout(REFUSE_SECONDS):
+                while self._site.intake.room.is_full:  # what waits is not decoded yet: it is smaller so
+                    if self._site.intake.is_away:
+                        raise Unavailable("Kafka is away; send it again later")
+                    await self._site.intake.room.given()
                 receipt = await self._site.intake.accept(pieces, peer=peer, identity=identity, form=form)
                 await receipt.durable()
         except TimeoutError:
@@ -454,7 +471,9 @@ class _Handlers:
             detail = f"the body did not come within {BODY_SECONDS:.0f} s"
             raise _Refused(408, "malformed", detail, b"".join(parts)) from None
         except (ConnectionError, web.RequestPayloadError, ValueError) as error:
-            raise _Refused(400, "malformed", f"the body broke off: {error}", b"".join(parts)) from error
+            raise _Refused(
+                400, "malformed", f"the body broke off: {' '.join(str(error).split())}", b"".join(parts)
+            ) from error
         return b"".join(parts)
 
 

@@ -177,8 +177,9 @@ class Intake:
         everything = Columns(codes, decoded.time, decoded.value, decoded.seq)
         accepted = everything if good.all() else everything.rows(good)
         rejects = [*decoded.rejects, *(_refuse(decoded, i, now, identity) for i in np.flatnonzero(~good).tolist())]
-        for name, unit in decoded.units.items():
-            self._units.note(self._series.code(name, identity.device), unit, now)
+        for name, unit in self._units.changed(decoded.units, identity.device, now):
+            if (code := self._series.code(name, identity.device)) >= 0:
+                self._units.note(name, identity.device, code, unit)
         self._store(accepted, receipt)
         for attribute in decoded.attributes:
             rejects += self._store_attribute(attribute, receipt, now, identity)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,18 +110,22 @@ class Units:
     """Which units still have to be told to the store: those of new series, changed ones, and all of them every hour."""
 
     def __init__(self) -> None:
-        self._known: dict[int, str] = {}
+        self._known: defaultdict[str | None, dict[str, str]] = defaultdict(dict)  # device of the channel → name → unit
         self._news: dict[int, str] = {}
         self._since = 0
 
-    def note(self, code: int, unit: str, now: int) -> None:
-        """A reading of series ``code`` came in ``unit``."""
+    def changed(self, units: Mapping[str, str], device: str | None, now: int) -> list[tuple[str, str]]:
+        """Return the names whose unit is new or another than the last time, each with its unit."""
         if now - self._since > ANNOUNCE_UNITS_US:
             self._known.clear()
             self._since = now
-        if code >= 0 and self._known.get(code) != unit:
-            self._known[code] = unit
-            self._news[code] = unit[:MAX_UNIT_CHARS]
+        known = self._known[device]
+        return [(name, unit) for name, unit in units.items() if known.get(name) != unit]
+
+    def note(self, name: str, device: str | None, code: int, unit: str) -> None:
+        """Series ``code`` has a unit that has to be told."""
+        self._known[device][name] = unit
+        self._news[code] = unit[:MAX_UNIT_CHARS]
 
     def news(self, codes: Sequence[int]) -> dict[int, str]:
         """Return series → unit of those whose unit is new or has changed, once after each change."""

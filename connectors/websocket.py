@@ -208,9 +208,11 @@ class _Socket:
                 await self._refuse("malformed", f"text that is not UTF-8: {failure.reason}", data, WSCloseCode.INVALID_TEXT)
                 return None
             return data, detect_body(data)
-        if isinstance(data, WebSocketError):
-            reason = "too_large" if data.code == WSCloseCode.MESSAGE_TOO_BIG else "malformed"
-            await self._refuse(reason, str(data), b"", data.code)
+        if kind is WSMsgType.CLOSE and data == WSCloseCode.ABNORMAL_CLOSURE:
+            self._code = WSCloseCode.PROTOCOL_ERROR  # RFC 6455 §7.4.1: nobody may say this; aiohttp lets it pass
+        if kind is WSMsgType.ERROR and not isinstance(data, ConnectionError):
+            code = data.code if isinstance(data, WebSocketError) else WSCloseCode.PROTOCOL_ERROR  # damaged compression
+            await self._refuse("too_large" if code == WSCloseCode.MESSAGE_TOO_BIG else "malformed", str(data), b"", code)
         return None
 
     async def _receive(self) -> tuple[WSMsgType, Any]:
@@ -261,6 +263,8 @@ class _Socket:
     async def _take(self, pieces: Iterable[Decoded], identity: Identity, form: str) -> None:
         self._is_taking = True
         self._changed.set()
+        while self._site.intake.room.is_full:  # what waits is not decoded yet: it is smaller so
+            await self._site.intake.room.given()
         receipt = await self._site.intake.accept(pieces, peer=self._peer, identity=identity, form=form, patient=True)
         self._is_taking = False
         receipt.when_settled(self._changed.set)

@@ -281,3 +281,59 @@ async def _hear(link: Link, stop: asyncio.Event) -> None:
             hearing.result()
         else:
             hearing.cancel()
+
+
+async def visit(kind: type[Link], host: str, port: int, connections: int, seconds: float) -> list[float]:
+    """Be many devices that send a reading every VISIT_SECONDS; returns how long each waited to be acknowledged, s."""
+    links = [kind() for _ in range(connections)]
+    waits: list[float] = []
+    end = time.monotonic() + seconds
+
+    async def drive(number: int, link: Link) -> None:
+        await link.open(host, port)
+        await asyncio.sleep(number / connections * VISIT_SECONDS)
+        while time.monotonic() < end:
+            began = time.monotonic()
+            await link.send(line(f"visitor-{number}", len(waits), time.time()))
+            await link.acknowledge(link.acknowledged + 1)
+            waits.append(time.monotonic() - began)
+            await asyncio.sleep(VISIT_SECONDS)
+        await link.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number, link in enumerate(links):
+            tasks.create_task(drive(number, link))
+    return waits
+
+
+VISIT_SECONDS = 0.1
+
+
+async def misbehave(how: str, host: str, port: int) -> None:
+    """Be one bad neighbour of a TCP listener, until cancelled.
+
+    Args:
+        how: ``flood``: as many readings as are taken. ``garbage``: as many lines that are none. ``unread``: the same,
+            asking for answers and reading none. ``half``: a thousand connections that begin a line and do not end it.
+        host, port: Of the listener.
+    """
+    if how == "half":
+        streams = [await asyncio.open_connection(host, port) for _ in range(1_000)]
+        while True:
+            for _, writer in streams:
+                writer.write(b"x")
+            await asyncio.sleep(1.0)
+    payload = b"".join(lines(4_000, 500, time.time())) if how == "flood" else b"x\n" * 30_000
+    while True:
+        _, writer = await asyncio.open_connection(host, port)
+        if how == "unread":
+            writer.write(b'{"hello":{"ack":true}}\n')
+        try:
+            while True:
+                writer.write(payload)
+                await writer.drain()
+        except ConnectionError:
+            await asyncio.sleep(0.1)  # it was disconnected, and comes again
+
+
+MISBEHAVIOURS = ("flood", "garbage", "unread", "half")

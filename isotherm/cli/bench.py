@@ -57,10 +57,10 @@ def ingest(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Weigh connections, measure latency at a steady rate, then send as fast as readings are acknowledged.
+    """Weigh connections, send as fast as readings are acknowledged, and measure latency at a steady rate.
 
-    Prints bytes of the connector's memory a connection; ms from sending a reading until it can be queried; readings a second
-    until all are in the store, and CPU µs a reading: of all processes of the stack together, and of each part. The stack is
+    Prints bytes of the connector's memory a connection; readings a second until all are in the store, and CPU µs a reading,
+    of all processes of the stack together and of each part; ms from sending a reading until it can be queried. The stack is
     the one that runs in the data directory; when there is none, one is started for it.
     """
     from simulator.load import LINKS
@@ -78,18 +78,59 @@ def ingest(
         await bench.throughput(2_000, 10, 100)  # what is loaded when it is first needed is loaded now
         if connections:
             figures |= await bench.weigh(connections)
+        count = readings or (100_000 if protocol == "http" else 1_000_000)
+        figures |= await bench.throughput(count, devices, batch or BATCHES[protocol])
         if rate:
             figures |= await bench.latency(rate, devices, seconds)
-        count = readings or (100_000 if protocol == "http" else 1_000_000)
-        return figures | await bench.throughput(count, devices, batch or BATCHES[protocol])
+        return figures
 
     with _stack(Settings.load(data_dir=data_dir)) as (settings, supervisor):
         figures = asyncio.run(measure(_Bench(settings, supervisor, protocol)))
+    _print(figures, as_json)
+
+
+@app.command()
+def neighbours(
+    visitors: Annotated[int, typer.Option(help="Well-behaved connections.", min=1)] = 50,
+    seconds: Annotated[float, typer.Option(help="How long each case is measured.", min=1)] = 10.0,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how long well-behaved TCP devices wait for their acknowledgements beside one bad neighbour of each kind."""
+    from simulator.load import MISBEHAVIOURS, TcpLink, visit
+
+    async def measure(settings: Settings) -> dict[str, Any]:
+        address = settings.host, settings.tcp_port
+        await visit(TcpLink, *address, visitors, 2.0)
+        figures: dict[str, Any] = {"alone_ms": _percentiles(await visit(TcpLink, *address, visitors, seconds))}
+        for how in MISBEHAVIOURS:
+            neighbour = await asyncio.create_subprocess_exec(*_NEIGHBOUR, how, settings.host, str(settings.tcp_port))
+            try:
+                figures[f"{how}_ms"] = _percentiles(await visit(TcpLink, *address, visitors, seconds))
+            finally:
+                neighbour.kill()
+                await neighbour.wait()
+        return figures
+
+    with _stack(Settings.load(data_dir=data_dir)) as (settings, _):
+        figures = asyncio.run(measure(settings))
+    _print(figures, as_json)
+
+
+def _print(figures: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(figures).decode())
         return
     for name, value in figures.items():
         print(f"{name:24} {value}")
+
+
+_NEIGHBOUR = (
+    sys.executable,
+    "-c",
+    "import asyncio, sys; from simulator.load import misbehave; how, host, port = sys.argv[1:]; "
+    "asyncio.run(misbehave(how, host, int(port)))",
+)
 
 
 @contextlib.contextmanager
