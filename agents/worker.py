@@ -34,8 +34,10 @@ from isotherm.store.writer import Writer
 from isotherm.topics import READINGS, REJECTS
 
 QUEUE_RECORDS = 4 * MAX_BATCH_RECORDS
-MAX_REST_SECONDS = 0.2
+REST = 3
+"""How many times as long as a commit took its partition rests before the next: batches grow with load, and cost less."""
 
+MAX_REST_SECONDS = 0.2
 STALL_SECONDS = 60.0
 STOP_SECONDS = 3.0
 
@@ -161,8 +163,8 @@ class Worker:
             batch = await _batch(queue)
             began = time.monotonic()
             stored.inc(await shard.apply(batch))
-            # Rest for as long as it took: the more there is to do, the more records share a commit, and cost less each.
-            await asyncio.sleep(min(time.monotonic() - began, MAX_REST_SECONDS))
+            # The more there is to do, the longer a commit takes, and the more records shall share the next one.
+            await asyncio.sleep(min(REST * (time.monotonic() - began), MAX_REST_SECONDS))
 
     async def _watch_faust(self) -> None:
         await self._app.wait_until_stopped()

@@ -67,8 +67,11 @@ ANSWER_BUFFER_BYTES = 16 * 1024
 CLOSE_SECONDS = 5.0
 """How long a stop waits for Kafka and for peers to take their answers."""
 
-MAX_UNACKNOWLEDGED = 50_000
+MAX_UNACKNOWLEDGED = 100_000
 """Readings of one connection that wait for Kafka; then it is not read until they are fewer."""
+
+SHARED_UNACKNOWLEDGED = 20_000
+"""The same while other connections wait too: a flood fills the packs that the others' readings wait for."""
 
 _FORMS = {"senml": NDJSON, "influx": INFLUX, "graphite": GRAPHITE, "auto": None}
 
@@ -123,7 +126,17 @@ class _Listener:
         self.throttle = Throttle()
         self._open: set[_Connection] = set()
         self._of_peer: Counter[str] = Counter()
+        self._waiting = 0
         self._closing: asyncio.Event | None = None
+
+    @property
+    def window(self) -> int:
+        """How many readings of one connection may wait for Kafka now."""
+        return MAX_UNACKNOWLEDGED if self._waiting <= 1 else SHARED_UNACKNOWLEDGED
+
+    def waits(self, change: int) -> None:
+        """Note that a connection begins (1) or ceases (-1) to wait for Kafka."""
+        self._waiting += change
 
     def connection(self) -> _Connection:
         """Return the protocol object of a new connection."""
@@ -387,6 +400,8 @@ class _Connection(asyncio.Protocol):
         self._piece = next(self._pieces, None)
         if not receipt.is_durable:
             receipt.when_settled(self._answer)
+            if not self._answers:
+                self._listener.waits(1)
             self._answers.expect(receipt)
 
     def _next_piece(self) -> Decoded | None:
@@ -408,7 +423,7 @@ class _Connection(asyncio.Protocol):
             or self._is_waiting
             or self._asking is not None
             or self._unread_at is not None
-            or self._answers.unacknowledged > MAX_UNACKNOWLEDGED
+            or self._answers.unacknowledged > self._listener.window
         )
         if pause is not self._is_paused and self._transport is not None:
             self._is_paused = pause
@@ -423,6 +438,8 @@ class _Connection(asyncio.Protocol):
     def _answer(self) -> None:
         """Say what became of the inputs that are durable."""
         answers = self._answers.due()
+        if not self._answers:
+            self._listener.waits(-1)
         if answers and self._acknowledges:
             self._say(*answers)
         self._pause_or_resume()

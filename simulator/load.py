@@ -284,29 +284,24 @@ async def _hear(link: Link, stop: asyncio.Event) -> None:
 
 
 async def visit(kind: type[Link], host: str, port: int, connections: int, seconds: float) -> list[float]:
-    """Be many devices that send a reading every VISIT_SECONDS; returns how long each waited to be acknowledged, s."""
+    """Be many devices that send a reading when the last is acknowledged; returns how long each one waited for that, s."""
     links = [kind() for _ in range(connections)]
     waits: list[float] = []
     end = time.monotonic() + seconds
 
     async def drive(number: int, link: Link) -> None:
         await link.open(host, port)
-        await asyncio.sleep(number / connections * VISIT_SECONDS)
         while time.monotonic() < end:
             began = time.monotonic()
             await link.send(line(f"visitor-{number}", len(waits), time.time()))
             await link.acknowledge(link.acknowledged + 1)
             waits.append(time.monotonic() - began)
-            await asyncio.sleep(VISIT_SECONDS)
         await link.close()
 
     async with asyncio.TaskGroup() as tasks:
         for number, link in enumerate(links):
             tasks.create_task(drive(number, link))
     return waits
-
-
-VISIT_SECONDS = 0.1
 
 
 async def misbehave(how: str, host: str, port: int) -> None:

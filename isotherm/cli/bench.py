@@ -57,10 +57,10 @@ def ingest(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Weigh connections, send as fast as readings are acknowledged, and measure latency at a steady rate.
+    """Send as fast as readings are acknowledged, measure latency at a steady rate, and weigh connections.
 
-    Prints bytes of the connector's memory a connection; readings a second until all are in the store, and CPU µs a reading,
-    of all processes of the stack together and of each part; ms from sending a reading until it can be queried. The stack is
+    Prints readings a second until all are in the store, and CPU µs a reading, of all processes of the stack together and of
+    each part; ms from sending a reading until it can be queried; bytes of the connector's memory a connection. The stack is
     the one that runs in the data directory; when there is none, one is started for it.
     """
     from simulator.load import LINKS
@@ -76,12 +76,12 @@ def ingest(
             "load_before": round(os.getloadavg()[0], 2),
         }
         await bench.throughput(2_000, 10, 100)  # what is loaded when it is first needed is loaded now
-        if connections:
-            figures |= await bench.weigh(connections)
         count = readings or (100_000 if protocol == "http" else 1_000_000)
         figures |= await bench.throughput(count, devices, batch or BATCHES[protocol])
         if rate:
             figures |= await bench.latency(rate, devices, seconds)
+        if connections:
+            figures |= await bench.weigh(connections)
         return figures
 
     with _stack(Settings.load(data_dir=data_dir)) as (settings, supervisor):
