@@ -340,10 +340,11 @@ class _Connection(asyncio.Protocol):
     def _turn_away(self, reason: IsothermError) -> None:
         """Keep what an unknown peer sent as a reject, tell it, and close."""
         lines = b"".join(one for one in self._inbox if isinstance(one, bytes))
+        word = "auth" if isinstance(reason, Unauthorized) else "unavailable"
         if lines:
-            self._inbox = [Decoded.nothing(Rejected("auth", str(reason), lines))]
+            self._inbox = [Decoded.nothing(Rejected(word, str(reason), lines))]
         else:
-            self._say(error("auth", str(reason)))
+            self._say(error(word, str(reason)))
         self._identity, self._is_ending, self._acknowledges = ANYONE, True, True
 
     # Taking in.

@@ -11,6 +11,7 @@ unknown_field   has a field that must be understood (RFC 8428 §4.4) and is not
 base            follows a bad record that may have changed the base fields
 format          comes in a format that its connector does not take
 auth            comes from a peer that did not show who it is
+unavailable     comes from a peer that cannot be asked about: the registry is away
 no_device       names no device
 name            has a name of other characters, or too long a one
 identity        names another device than the channel does

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors import http, intake
+from connectors.http import bodies, resources, server
 from isotherm.clock import now_us
 from isotherm.limits import MAX_PACK_BYTES, MAX_REJECT_RAW_BYTES
 from tests.support.certificates import Authority
@@ -251,7 +252,7 @@ async def test_a_bomb_is_not_unpacked_further_than_the_limit(monkeypatch: pytest
 
     bomb = gzip.compress(bytes(10_000_000))
     async with listening() as listener:
-        monkeypatch.setattr(http, "zlib", Zlib)
+        monkeypatch.setattr(bodies, "zlib", Zlib)
         assert (await listener.post(bomb, Content_Encoding="gzip")).status == 413
     assert made == MAX_PACK_BYTES + 1
     assert [one.original for one in listener.producer.rejects] == [bomb]
@@ -408,7 +409,7 @@ async def test_who_asks_while_the_registry_is_away_is_told_to_come_again() -> No
 async def test_a_body_that_does_not_come_is_refused_and_what_came_is_kept(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.1)
     async with listening() as listener:
         peer = await listener.peer()
         await peer.say(request(LINE + b"x", path=path)[:-1])
@@ -486,7 +487,7 @@ async def test_a_chunk_that_is_damaged_is_refused_once_and_what_came_is_kept(cap
 
 
 async def test_bodies_that_are_held_together_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_HELD_BYTES", 100_000)
+    monkeypatch.setattr(bodies, "MAX_HELD_BYTES", 100_000)
     async with listening() as listener:
         slow = await listener.peer()
         await slow.say(request(LINE + b" " * 90_000)[:-1])
@@ -834,7 +835,7 @@ async def test_a_refusal_is_not_told_before_kafka_has_the_reject() -> None:
 async def test_while_kafka_is_away_a_request_is_told_to_come_again_and_later_all_is_there(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "REFUSE_SECONDS", 0.1)
+    monkeypatch.setattr(resources, "REFUSE_SECONDS", 0.1)
     monkeypatch.setattr(intake, "AWAY_SECONDS", 0.2)
     async with listening() as listener:
         listener.producer.on.clear()
@@ -915,7 +916,7 @@ async def test_what_is_no_http_is_answered_with_400_and_kept_and_closed(
 async def test_what_a_handler_fails_at_is_a_problem_and_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(http, "detect_body", lambda body: 1 // 0)
+    monkeypatch.setattr(bodies, "detect_body", lambda body: 1 // 0)
     async with listening() as listener:
         answer = await listener.post(LINE)
         assert (answer.status, answer.json["status"]) == (500, 500)
@@ -924,7 +925,7 @@ async def test_what_a_handler_fails_at_is_a_problem_and_logged(
 
 @pytest.mark.parametrize("begun", [b"", b"POST /api", b"POST /api/v1/readings HTTP/1.1\r\nHost: x\r\nX: "])
 async def test_a_head_that_does_not_come_is_waited_for_so_long(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.1)
     async with listening() as listener:
         peer, later = await listener.peer(), await listener.peer()
         await peer.say(begun)
@@ -933,7 +934,7 @@ async def test_a_head_that_does_not_come_is_waited_for_so_long(begun: bytes, mon
 
 
 async def test_a_connection_that_was_used_is_closed_when_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.1)
     async with listening() as listener:
         peer = await listener.peer()
         await peer.say(request(LINE))
@@ -942,7 +943,7 @@ async def test_a_connection_that_was_used_is_closed_when_it_is_idle(monkeypatch:
 
 
 async def test_a_peer_that_reads_no_answers_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "UNREAD_SECONDS", 0.1)
+    monkeypatch.setattr(server, "UNREAD_SECONDS", 0.1)
     async with listening() as listener:
         peer = await listener.peer()
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -1018,7 +1019,7 @@ async def test_a_stop_waits_for_a_body_that_is_still_coming() -> None:
 
 
 async def test_a_stop_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(resources, "STOP_SECONDS", 0.1)
     async with listening() as listener:
         peer = await listener.peer()
         await peer.say(asking(len(LINE)))

@@ -33,7 +33,8 @@ import cbor2
 import pytest
 from aiohttp import ClientSession, WSMsgType
 
-from connectors import http, intake, websocket
+from connectors import http, intake
+from connectors.http import server, websocket
 from isotherm.limits import MAX_PACK_BYTES
 from tests.support.intake import Bench
 
@@ -440,7 +441,7 @@ async def test_a_peer_that_waits_for_kafka_is_not_taken_for_dead(monkeypatch: py
 
 
 async def test_a_peer_that_reads_no_answers_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "UNREAD_SECONDS", 0.1)
+    monkeypatch.setattr(server, "UNREAD_SECONDS", 0.1)
     async with listening() as listener:
         peer = await listener.peer(buffer=4096)
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
