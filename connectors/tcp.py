@@ -37,6 +37,7 @@ from connectors.answers import Answer, Answers, error
 from connectors.formats.catalogue import GRAPHITE, INFLUX, NDJSON, detect
 from connectors.formats.decoded import Decoded
 from connectors.formats.lines import MAX_CHUNK_BYTES, LineFramer
+from connectors.hello import Hello, hello_in
 from connectors.identity import ANYONE, Identity
 from connectors.receipt import Receipt
 from connectors.site import Site
@@ -78,19 +79,6 @@ _FORMS = {"senml": NDJSON, "influx": INFLUX, "graphite": GRAPHITE, "auto": None}
 _connections = metrics.connections.labels("tcp")
 
 log = logging.getLogger(__name__)
-
-
-class _Hello(msgspec.Struct, forbid_unknown_fields=True):
-    device: str | None = None
-    token: str | None = None
-    ack: bool = False
-
-
-class _HelloLine(msgspec.Struct, forbid_unknown_fields=True):
-    hello: _Hello
-
-
-_hello = msgspec.json.Decoder(_HelloLine)
 
 
 @asynccontextmanager
@@ -253,7 +241,7 @@ class _Connection(asyncio.Protocol):
             return
         certified = certified_device(transport)
         if certified is not None or self._listener.site.doorkeeper.is_open:
-            self._identify(_Hello(), certified)
+            self._identify(Hello(), certified)
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = _now()
@@ -320,7 +308,7 @@ class _Connection(asyncio.Protocol):
 
     # Who it is.
 
-    def _identify(self, hello: _Hello, certified: str | None) -> None:
+    def _identify(self, hello: Hello, certified: str | None) -> None:
         """Find out for whom the peer may speak; until that is known nothing is taken in."""
         doorkeeper = self._listener.site.doorkeeper
 
@@ -362,10 +350,11 @@ class _Connection(asyncio.Protocol):
         """Take the hello, if the first line is one; returns the lines after it."""
         self._began = True
         first, _, rest = lines.partition(b"\n")
-        hello = _Hello()
-        if b'"hello"' in first:
-            with contextlib.suppress(msgspec.DecodeError):  # it becomes a reject that says what is wrong with it
-                hello, lines = _hello.decode(first).hello, rest
+        hello = hello_in(first)
+        if hello is None:
+            hello = Hello()  # the line is taken in: if it was to be a hello, it becomes a reject that says what is wrong
+        else:
+            lines = rest
         self._acknowledges = hello.ack
         if self._identity is None or hello.device is not None:
             self._identify(hello, certified_device(self._transport))

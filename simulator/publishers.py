@@ -97,12 +97,8 @@ class TcpPublisher:
             raise NotAcknowledged(f"{self._address}: {error!r}") from error
 
     async def close(self) -> None:
-        if self._stream is not None:
-            _, writer = self._stream
-            self._stream = None
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+        stream, self._stream = self._stream, None
+        await _close(stream)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         self._stream = reader, writer = await asyncio.open_connection(*self._address)
@@ -156,12 +152,15 @@ class HttpPublisher:
         raise NotAcknowledged(f"{self._address}: {status} {answer[:200]!r}")
 
     async def close(self) -> None:
-        if self._stream is not None:
-            _, writer = self._stream
-            self._stream = None
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+        stream, self._stream = self._stream, None
+        await _close(stream)
+
+
+async def _close(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None) -> None:
+    if stream is not None:
+        stream[1].close()
+        with contextlib.suppress(OSError):
+            await stream[1].wait_closed()
 
 
 async def _http_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:

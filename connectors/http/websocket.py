@@ -27,6 +27,7 @@ from connectors import metrics
 from connectors.answers import Answer, Answers, error
 from connectors.formats.catalogue import SENML_CBOR, detect_body
 from connectors.formats.decoded import Decoded
+from connectors.hello import hello_in
 from connectors.identity import ANYONE, Identity
 from connectors.site import Site
 from isotherm.clock import now_us
@@ -55,19 +56,6 @@ _sockets = metrics.connections.labels("ws")
 
 Identify = Callable[..., Awaitable[Identity]]
 """Tells who sends a request, given what a hello says besides: the device and the token, or None."""
-
-
-class _Hello(msgspec.Struct, forbid_unknown_fields=True):
-    device: str | None = None
-    token: str | None = None
-    ack: bool = True
-
-
-class _HelloMessage(msgspec.Struct, forbid_unknown_fields=True):
-    hello: _Hello
-
-
-_hello = msgspec.json.Decoder(_HelloMessage)
 
 
 def peer_of(transport: asyncio.BaseTransport | None) -> str:
@@ -241,12 +229,9 @@ class _Socket:
     async def _greet(self, data: bytes, form: str) -> bool:
         """Take a hello: the first message, or a further one of who is not known yet; tells whether it was one."""
         is_awaited, self._is_greeted = not self._is_greeted or self._identity is None, True
-        if not is_awaited or form == SENML_CBOR or b'"hello"' not in data:
-            return False
-        try:
-            hello = _hello.decode(data).hello
-        except msgspec.DecodeError:
-            return False  # becomes a reject that says what is wrong with it
+        hello = hello_in(data) if is_awaited and form != SENML_CBOR else None
+        if hello is None:
+            return False  # what was to be a hello becomes a reject that says what is wrong with it
         try:
             self._identity = await self._identify(hello.device, hello.token)
         except (Unauthorized, Unavailable) as failure:

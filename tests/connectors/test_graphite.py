@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from pathlib import Path
 
 import pytest
@@ -13,25 +12,13 @@ from connectors.formats import escape
 from connectors.formats.decoded import Decoded, joined
 from connectors.formats.graphite import GraphiteDecoder
 from connectors.formats.lines import LineFramer
-from isotherm import rejects
+from tests.support.formats import NOW, REASONS, Row, cases, reasons, rows
 
-NOW = 1_790_000_000_000_000
-CASES = sorted((Path(__file__).parent / "cases/graphite").iterdir())
-REASONS = set(re.findall(r"^([a-z_]+)  ", rejects.__doc__ or "", re.MULTILINE)) - {"reason"}
-
-Row = tuple[str, int, float]
-
-
-def rows(found: Decoded) -> list[Row]:
-    return list(zip(found.names, found.time.tolist(), found.value.tolist(), strict=True))
+CASES = cases("graphite")
 
 
 def decode(data: bytes, decoder: GraphiteDecoder | None = None) -> Decoded:
     return joined((decoder or GraphiteDecoder())(data, NOW))
-
-
-def reasons(found: Decoded) -> list[str]:
-    return [one.reason for one in found.rejects]
 
 
 def test_all_cases_are_found() -> None:

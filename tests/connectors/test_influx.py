@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,27 +14,15 @@ from connectors.formats import escape
 from connectors.formats.decoded import Decoded, joined
 from connectors.formats.influx import PRECISIONS, InfluxDecoder
 from connectors.formats.lines import LineFramer
-from isotherm import rejects
 from isotherm.limits import MAX_ATTRIBUTE_CHARS
 from isotherm.pack import Attribute
+from tests.support.formats import NOW, REASONS, Row, cases, reasons, rows
 
-NOW = 1_790_000_000_000_000
-CASES = sorted((Path(__file__).parent / "cases/influx").iterdir())
-REASONS = set(re.findall(r"^([a-z_]+)  ", rejects.__doc__ or "", re.MULTILINE)) - {"reason"}
-
-Row = tuple[str, int, float]
-
-
-def rows(found: Decoded) -> list[Row]:
-    return list(zip(found.names, found.time.tolist(), found.value.tolist(), strict=True))
+CASES = cases("influx")
 
 
 def decode(data: bytes, decoder: InfluxDecoder | None = None) -> Decoded:
     return joined((decoder or InfluxDecoder())(data, NOW))
-
-
-def reasons(found: Decoded) -> list[str]:
-    return [one.reason for one in found.rejects]
 
 
 def test_all_cases_are_found() -> None:
