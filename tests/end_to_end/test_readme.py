@@ -21,7 +21,8 @@ FOLLOWS = ("isotherm tail readings", "isotherm tail rejects")
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    texts = "".join((ROOT / page).read_text() for page in ("README.md", "connectors/README.md"))
+    blocks = re.findall(r"^```sh\n(.*?)^```", texts, re.MULTILINE | re.DOTALL)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith(("#", ". "))]
 
@@ -29,17 +30,18 @@ def commands() -> list[str]:
 def test_every_command_of_the_readme_works(tmp_path: Path, tool: Callable[..., str]) -> None:
     tool("mosquitto_pub")
     tool("coap-client-notls")
+    tool("curl")
     found = commands()
-    assert len(found) >= 9
+    assert len(found) >= 14
     with Stack(tmp_path / "stack", "--no-simulator") as stack:
         environment = {**stack.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        ports = {"7301": stack.ports.tcp, "7302": stack.ports.coap, "7303": stack.ports.mqtt}
+        ports = {"7301": stack.ports.tcp, "7302": stack.ports.coap, "7303": stack.ports.mqtt, "7310": stack.ports.http}
         for command in found:
-            typed = re.sub(r"\b730\d\b", lambda match: str(ports[match[0]]), command)
+            typed = re.sub(r"\b73[01]\d\b", lambda match: str(ports[match[0]]), command)
             if command.startswith(FOLLOWS):
                 typed = f"timeout --signal=INT 3 {typed}"
             if "query" in command:
-                stack.ledger_when_settled(3)
+                stack.ledger_when_settled(4)
             ran = subprocess.run(
                 ["bash", "-c", typed], env=environment, capture_output=True, text=True, timeout=60, check=False
             )
