@@ -139,7 +139,8 @@ async def test_while_kafka_is_stopped_senders_are_refused_and_memory_is_bounded(
         assert all(device.refusals for device in devices)
         await until_stored(stack, devices)
         total = stack.json("ledger")["total"]
-        assert (total["lost"], total["rejected"]) == (0, 0)
+        assert total["lost"] == 0
+        assert total["rejected"] <= 1  # the line that the flood was in when it was ended
 
 
 async def refused(stack: Stack, deadline: float) -> None:
