@@ -24,7 +24,7 @@ from agents.downsample import NAME
 from agents.shard import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, LogRecord, Shard
 from isotherm import health, kafka
 from isotherm.clock import now_us
-from isotherm.errors import IsothermError
+from isotherm.errors import IsothermError, Unavailable
 from isotherm.pack import MalformedPack
 from isotherm.process import stop_signal
 from isotherm.rejects import Rejected, RejectRecord
@@ -177,8 +177,7 @@ class Worker:
             await asyncio.sleep(STALL_SECONDS / 20)
             now = time.monotonic()
             for at in self._assignment():
-                shard = self._shards.get(at.partition)
-                position = shard.position if shard else 0
+                position = await self._position(at.partition)
                 lag = max(0, (self._app.consumer.highwater(at) or 0) - position)
                 _lag.labels(at.partition).set(lag)
                 known, since = moved.get(at.partition, (-1, now))
@@ -186,6 +185,15 @@ class Worker:
                     moved[at.partition] = (position, now)
                 elif now - since > STALL_SECONDS:
                     raise IsothermError(f"partition {at.partition} has {lag} records and stands still at {position}")
+
+    async def _position(self, partition: int) -> int:
+        """Return how far a partition is; of one that has had no record since the start, the store knows."""
+        if partition in self._shards:
+            return self._shards[partition].position
+        try:
+            return await self._writer.progress(partition) or 0
+        except Unavailable:
+            return self._app.consumer.highwater(TP(READINGS.name, partition)) or 0  # nothing can be said: all is well
 
 
 class _FaustLog:

@@ -33,7 +33,16 @@ from isotherm.clock import now_us
 from isotherm.errors import InvalidReading, Unavailable
 from isotherm.kafka import MAX_VALUE_BYTES, Producer
 from isotherm.ledger import Account
-from isotherm.limits import DAY, MAX_AHEAD_US, MAX_FUTURE_US, MAX_PACK_READINGS, MAX_PAST_US, MAX_REJECT_RAW_BYTES, SECOND
+from isotherm.limits import (
+    DAY,
+    MAX_AHEAD_US,
+    MAX_DEVICE_METRICS,
+    MAX_FUTURE_US,
+    MAX_PACK_READINGS,
+    MAX_PAST_US,
+    MAX_REJECT_RAW_BYTES,
+    SECOND,
+)
 from isotherm.logs import Throttle
 from isotherm.names import series_name
 from isotherm.pack import Attribute, Pack
@@ -47,7 +56,7 @@ MAX_IN_FLIGHT = 500_000
 REFUSE_SECONDS = 4.5
 """How long a request waits for Kafka before it is refused."""
 
-AWAY_SECONDS = 4.0
+AWAY_SECONDS = 3.5
 """A partition that has not taken a pack for so long is away: what comes for it is refused at once."""
 
 DRAIN_SECONDS = 15.0
@@ -177,15 +186,22 @@ class Intake:
         everything = Columns(codes, decoded.time, decoded.value, decoded.seq)
         accepted = everything if good.all() else everything.rows(good)
         rejects = [*decoded.rejects, *(_refuse(decoded, i, now, identity) for i in np.flatnonzero(~good).tolist())]
-        for name, unit in self._units.changed(decoded.units, identity.device, now):
-            if (code := self._series.code(name, identity.device)) >= 0:
-                self._units.note(name, identity.device, code, unit)
+        self._note_units(decoded, accepted, identity, now)
+        self._series.announce(accepted.codes)
         self._store(accepted, receipt)
         for attribute in decoded.attributes:
             rejects += self._store_attribute(attribute, receipt, now, identity)
         self._reject(rejects, receipt, peer, form, identity, now)
         self._note_skew(accepted, receipt, now)
         return True
+
+    def _note_units(self, decoded: Decoded, accepted: Columns, identity: Identity, now: int) -> None:
+        """Note units that are new, of accepted readings alone: who may not speak for a device does not change its units."""
+        changed = self._units.changed(decoded.units, identity.device, now)
+        codes = set(accepted.codes.tolist()) if changed else set()
+        for name, unit in changed:
+            if (code := self._series.code(name, identity.device)) in codes:
+                self._units.note(name, identity.device, code, unit)
 
     def _store(self, accepted: Columns, receipt: Receipt) -> None:
         """Put readings into the buffers of their partitions."""
@@ -207,8 +223,11 @@ class Intake:
         except InvalidReading as error:
             fields = {"n": attribute.series, "vs": attribute.text, "t": attribute.time / SECOND}
             return [Rejected(error.reason, error.detail, msgspec.json.encode(fields))]
-        code = self._series.code(series, None)
-        partition = int(self._series.partitions(np.array([code]))[0])
+        codes = self._series.codes([series], None)
+        if codes[0] < 0:
+            return [_too_many(series, msgspec.json.encode({"n": series, "vs": attribute.text}))]
+        self._series.announce(codes)
+        partition = int(self._series.partitions(codes)[0])
         self._room.take(weight(len(attribute.text)))
         receipt.accepted += 1
         self._buffers[partition].add_attribute(attribute._replace(series=series), receipt)
@@ -375,7 +394,13 @@ def _refuse(decoded: Decoded, i: int, now: int, identity: Identity) -> Rejected:
         _check(series, int(decoded.time[i]), now, identity)
     except InvalidReading as error:
         return Rejected(error.reason, error.detail, raw, device, at=at)
-    raise AssertionError(f"reading {i} was refused and nothing is wrong with it")
+    return _too_many(series, raw, at)
+
+
+def _too_many(series: str, raw: bytes, at: int = 0) -> Rejected:
+    device, _, metric = series.partition("/")
+    detail = f"{metric[:80]!r} is a new metric of {device!r}, which has {MAX_DEVICE_METRICS} already"
+    return Rejected("too_many", detail, raw, device, at=at)
 
 
 def _check(series: str, moment: int, now: int, identity: Identity) -> None:

@@ -8,6 +8,7 @@ import logging
 import resource
 import runpy
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -84,13 +85,32 @@ async def run(protocol: str, listening: Listening, settings: Settings) -> None:
             reported(settings, redis, instance, account),
             _noted(intake, Registry(redis)),
             intake.running(),
-            listening(Site(settings, intake, Doorkeeper(settings, Registry(redis)), catalogue_of(settings))) as where,
+            _opened(listening(_site(settings, intake, Registry(redis)))) as where,
         ):
             log.info("listening on %s", where)
             await stop.wait()
             log.info("stopping")
     finally:
         await producer.stop()
+
+
+@contextlib.asynccontextmanager
+async def _opened(listener: AbstractAsyncContextManager[str]) -> AsyncIterator[str]:
+    """A listener for the length of the block.
+
+    Raises:
+        SettingsError: its address cannot be listened on.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            where = await stack.enter_async_context(listener)
+        except OSError as error:
+            raise SettingsError(f"cannot listen: {error.strerror or error}; choose another address or port") from error
+        yield where
+
+
+def _site(settings: Settings, intake: Intake, registry: Registry) -> Site:
+    return Site(settings, intake, Doorkeeper(settings, registry), catalogue_of(settings))
 
 
 def catalogue_of(settings: Settings) -> Catalogue:

@@ -77,13 +77,22 @@ class Replayer:
     def _pieces(self, record: RejectRecord, form: str | None, correct: Correct | None) -> Iterator[Decoded]:
         data = record.original
         if correct is not None:
-            made = correct(data)
-            data = made if isinstance(made, bytes) else msgspec.json.encode(list(made))
+            data = _corrected(data, correct)
             form = form or detect_body(data)
         chosen = form or record.form or detect_body(data)
         if chosen == SENML_JSON and record.count > 1:
             chosen = NDJSON  # records of arrays, each in a line
         return self._catalogue.decoders[chosen](data, record.received_at)
+
+
+def _corrected(data: bytes, correct: Correct) -> bytes:
+    try:
+        made = correct(data)
+        if isinstance(made, str):
+            return made.encode()
+        return made if isinstance(made, bytes) else msgspec.json.encode(list(made))
+    except Exception as error:
+        raise SettingsError(f"the decoder failed on {data[:80]!r}: {error!r}") from error
 
 
 @asynccontextmanager

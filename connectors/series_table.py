@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotherm.errors import InvalidReading
-from isotherm.limits import HOUR
+from isotherm.limits import HOUR, MAX_DEVICE_METRICS
 from isotherm.names import series_name
 from isotherm.topics import partition_of
 
@@ -31,10 +31,12 @@ class SeriesTable:
         self._by_name: dict[str, int] = {}
         self._by_device: dict[str, int] = {}
         self._devices: list[str] = []
-        self._new_from = 0
+        self._metrics: list[int] = []  # of each device
+        self._new: list[str] = []
         self._count = partitions
         self._partition = np.empty(1024, dtype=np.int64)
         self._device = np.empty(1024, dtype=np.int64)
+        self._announced = np.zeros(1024, dtype=np.bool_)  # by device
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -64,9 +66,16 @@ class SeriesTable:
         return np.array(allowed, dtype=np.bool_)[which]
 
     def new_devices(self) -> list[str]:
-        """Return the devices that were first seen since the last call."""
-        new, self._new_from = self._devices[self._new_from :], len(self._devices)
+        """Return the devices of which readings were first accepted since the last call."""
+        new, self._new = self._new, []
         return new
+
+    def announce(self, codes: NDArray[np.int64]) -> None:
+        """Readings of these series, shape (n,), were accepted."""
+        devices = self._device[codes]
+        for device in np.unique(devices[~self._announced[devices]]).tolist():
+            self._announced[device] = True
+            self._new.append(self._devices[device])
 
     def _enter(self, key: Key) -> int:
         try:
@@ -77,16 +86,21 @@ class SeriesTable:
         return self._add(name) if code is None else code
 
     def _add(self, name: str) -> int:
-        code = self._by_name[name] = len(self.names)
-        self.names.append(name)
-        if code == len(self._partition):
-            self._partition = np.concatenate([self._partition, np.empty_like(self._partition)])
-            self._device = np.concatenate([self._device, np.empty_like(self._device)])
         device = name.partition("/")[0]
         number = self._by_device.get(device)
         if number is None:
             number = self._by_device[device] = len(self._devices)
             self._devices.append(device)
+            self._metrics.append(0)
+        if self._metrics[number] >= MAX_DEVICE_METRICS:
+            return -1
+        self._metrics[number] += 1
+        code = self._by_name[name] = len(self.names)
+        self.names.append(name)
+        if code == len(self._partition):
+            self._partition = np.concatenate([self._partition, np.empty_like(self._partition)])
+            self._device = np.concatenate([self._device, np.empty_like(self._device)])
+            self._announced = np.concatenate([self._announced, np.zeros_like(self._announced)])
         self._device[code] = number
         self._partition[code] = partition_of(device, self._count)
         return code

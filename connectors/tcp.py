@@ -56,6 +56,9 @@ IDLE_SECONDS = 600.0
 HELLO_SECONDS = 10.0
 """How long a peer that must show a token may take to do so."""
 
+RECHECK_SECONDS = 60.0
+"""How often an open connection's identity is asked for anew: a revoked token works on it for so long."""
+
 LINE_SECONDS = 30.0
 """A line that has begun must have ended by then, else it is refused and the connection closed."""
 
@@ -187,6 +190,8 @@ class _Connection(asyncio.Protocol):
         "_form",
         "_framer",
         "_heard_at",
+        "_hello",
+        "_identified_at",
         "_identity",
         "_inbox",
         "_is_ending",
@@ -220,6 +225,8 @@ class _Connection(asyncio.Protocol):
         self._is_paused = False
         self._is_ending = False
         self._told_away = False
+        self._hello: Hello | None = None
+        self._identified_at = 0.0
         self._heard_at = 0.0
         self._line_at: float | None = None  # when the unfinished line began
         self._unread_at: float | None = None  # since when the peer does not read its answers
@@ -261,7 +268,7 @@ class _Connection(asyncio.Protocol):
         self._acknowledges = False
         self._transport = None
         self._listener.leave(self)
-        self.finish()  # what was read is taken in all the same
+        self.finish(is_broken=exc is not None)  # what was read is taken in all the same
 
     def pause_writing(self) -> None:
         self._unread_at = _now()
@@ -285,16 +292,31 @@ class _Connection(asyncio.Protocol):
             self.finish()
         elif now - self._heard_at > (IDLE_SECONDS if self._identity else HELLO_SECONDS) and not self._is_paused:
             self.finish()
+        elif self._is_to_be_asked_again(now):
+            self._identify(self._hello or Hello(), certified_device(self._transport))
+            self._pause_or_resume()
         elif is_away and self._answers and not self._told_away:
             self._told_away = True
             self._say(error("unavailable", "Kafka is away; nothing more is read until it is back"))
         elif not is_away:
             self._told_away = False
 
-    def finish(self) -> None:
-        """Read no more; close when what was read is answered."""
+    def _is_to_be_asked_again(self, now: float) -> bool:
+        """Tell whether who the peer is was shown so long ago that its token may have been revoked since."""
+        known = self._identity is not None and self._asking is None and not self._is_ending
+        return known and not self._listener.site.doorkeeper.is_open and now - self._identified_at > RECHECK_SECONDS
+
+    def finish(self, *, is_broken: bool = False) -> None:
+        """Read no more; close when what was read is answered.
+
+        A last line without a newline may have been cut, and a number in it be another one. Only JSON shows where it ends.
+        """
         if not self._is_ending:
-            self._feed(*self._framer.finish())
+            last, rejects = self._framer.finish()
+            if last.strip() and (is_broken or last.lstrip()[:1] not in (b"{", b"[")):
+                rejects.append(Rejected("malformed", "the connection ended within this line, before a newline", last))
+                last = b""
+            self._feed(last, rejects)
             self._is_ending = True
             if self._identity is None and self._asking is None:
                 self._turn_away(Unauthorized(f"the peer did not say who it is within {HELLO_SECONDS:.0f} s"))
@@ -311,13 +333,18 @@ class _Connection(asyncio.Protocol):
     def _identify(self, hello: Hello, certified: str | None) -> None:
         """Find out for whom the peer may speak; until that is known nothing is taken in."""
         doorkeeper = self._listener.site.doorkeeper
+        self._hello = hello
 
         async def ask() -> None:
             try:
                 self._identity = await doorkeeper.identify(device=hello.device, token=hello.token, certified=certified)
-            except (Unauthorized, Unavailable) as reason:
+            except Unauthorized as reason:
                 self._turn_away(reason)
+            except Unavailable as reason:
+                if self._identity is None:
+                    self._turn_away(reason)
             self._asking = None
+            self._identified_at = _now()
             self._work()
 
         if doorkeeper.is_open and certified is None and hello.device is None:
@@ -327,11 +354,12 @@ class _Connection(asyncio.Protocol):
 
     def _turn_away(self, reason: IsothermError) -> None:
         """Keep what an unknown peer sent as a reject, tell it, and close."""
-        lines = b"".join(one for one in self._inbox if isinstance(one, bytes))
         word = "auth" if isinstance(reason, Unauthorized) else "unavailable"
-        if lines:
-            self._inbox = [Decoded.nothing(Rejected(word, str(reason), lines))]
-        else:
+        lines = b"".join(one for one in self._inbox if isinstance(one, bytes)).splitlines()
+        framed = [one for one in self._inbox if isinstance(one, Decoded)]
+        refused = [Rejected(word, str(reason), line) for line in lines if line.strip()]
+        self._inbox = [Decoded.nothing(*refused), *framed] if refused else [*framed]
+        if not self._inbox:
             self._say(error(word, str(reason)))
         self._identity, self._is_ending, self._acknowledges = ANYONE, True, True
 

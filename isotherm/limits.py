@@ -21,6 +21,9 @@ MAX_PACK_READINGS = 10_000
 MAX_NAME_CHARS = 128
 """A device name, and a metric name."""
 
+MAX_DEVICE_METRICS = 10_000
+"""Metrics of one device: each takes memory in the store for as long as its longest tier."""
+
 MAX_ATTRIBUTE_CHARS = 4096
 """A string value, which becomes an attribute of its device."""
 

@@ -16,6 +16,7 @@ no_device       names no device
 name            has a name of other characters, or too long a one
 identity        names another device than the channel does
 no_value        has no value
+too_many        is of a new metric of a device that has MAX_DEVICE_METRICS
 seq             has a sequence number out of range
 attribute       has a string value that is too long
 not_finite      is infinite or not a number

@@ -34,7 +34,7 @@ UNITS = {"ms": "ms", "g": "", "c": ""}
 
 log = logging.getLogger(__name__)
 
-_LINE = re.compile(rb"([A-Za-z0-9\-:_]+)\.([A-Za-z0-9\-:._/]+):([-+]?\d+(?:\.\d+)?)\|(g|c|ms)(?:\|@(0?\.\d+|1))?")
+_LINE = re.compile(rb"([A-Za-z0-9\-:_]+)\.([A-Za-z0-9\-:._/]+):([-+]?\d+(?:\.\d+)?)\|(g|c|ms)(?:\|@(0?\.\d*[1-9]\d*|1))?")
 
 
 class StatsDecoder:

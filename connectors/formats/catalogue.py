@@ -90,5 +90,6 @@ def detect_body(body: bytes) -> str:
     """Return the format of a whole message; what looks like nothing is read as NDJSON, which says what is wrong with it."""
     start = body.lstrip()
     if start[:1] == b"[":
-        return SENML_JSON
+        first, _, rest = start.partition(b"\n")
+        return NDJSON if first.rstrip().endswith(b"]") and rest.strip() else SENML_JSON
     return detect(start.partition(b"\n")[0]) or NDJSON

@@ -33,7 +33,7 @@ class _PlainRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class _NumberedRecord(_PlainRecord, forbid_unknown_fields=True, gc=False):
     """The same with a sequence number; decoding this field costs a quarter more."""
 
-    seq: int = -1
+    seq: int | None = None
 
 
 _BASE_FIELD = re.compile(rb'"b(?:n|t|u|v|s|ver)"\s*:')
@@ -90,9 +90,9 @@ def _plain(data: bytes, now: int, first: int) -> Decoded | None:
     try:
         if b'"seq"' in data:
             records = numbered = _numbered_lines.decode_lines(data)
-            if not all(-1 <= record.seq <= MAX_SEQ for record in numbered):
+            if not all(record.seq is None or 0 <= record.seq <= MAX_SEQ for record in numbered):
                 return None
-            seq = np.array([NO_SEQ if record.seq < 0 else record.seq for record in numbered], dtype=np.uint64)
+            seq = np.array([NO_SEQ if record.seq is None else record.seq for record in numbered], dtype=np.uint64)
         else:
             records = _plain_lines.decode_lines(data)
     except _ERRORS:

@@ -105,7 +105,7 @@ class Resources:
     ) -> web.StreamResponse:
         """Keep foreign pages out where there are no tokens; answer in the way of the API what aiohttp finds wrong."""
         origin = request.headers.get(hdrs.ORIGIN)
-        if origin is not None and self._site.doorkeeper.is_open and not is_loopback(urlsplit(origin).hostname or ""):
+        if origin is not None and self._site.doorkeeper.is_open and not is_loopback(_host_of(origin)):
             return problem(403, f"a page of {origin[:80]!r}, expected one of this machine while everybody may send")
         try:
             return await handler(request)
@@ -205,6 +205,13 @@ class Resources:
             token=token or _token(request),
             certified=certified_device(request.transport),
         )
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
 
 
 async def _later(_: web.Request) -> None:

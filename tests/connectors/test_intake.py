@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from connectors import intake as module
+from connectors import series_table
 from connectors.formats.decoded import joined
 from connectors.formats.senml import decode_lines, decode_payload
 from connectors.identity import Identity, only
@@ -284,3 +285,25 @@ async def test_rejects_take_room_until_kafka_has_them(monkeypatch: pytest.Monkey
         bench.producer.on.set()
         await waiting
     assert bench.intake.room.taken == 0
+
+
+async def test_who_may_not_speak_for_a_device_changes_nothing_of_it() -> None:
+    bench = Bench()
+    async with bench.intake.running():
+        await (await bench.send(line("victim", 1, u="Cel"))).durable()
+        refused = await bench.send(line("victim", 2, u="HACKED") + b"\n" + line("ghost", 3), only("other"))
+        assert refused.accepted == 0
+        await (await bench.send(line("victim", 4, u="Cel"))).durable()
+        assert bench.intake.new_devices() == ["victim"]
+    told = [unit for pack in bench.producer.packs[partition_of("victim", 8)] for unit in pack.units.values()]
+    assert told == ["Cel"]
+
+
+async def test_a_device_has_only_so_many_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(series_table, "MAX_DEVICE_METRICS", 3)
+    bench = Bench()
+    async with bench.intake.running():
+        receipt = await bench.send(b"\n".join(b'{"n":"a/m%d","v":1}' % i for i in range(5)) + b'\n{"n":"a/fw","vs":"1"}')
+        again = await bench.send(b'{"n":"a/m0","v":2}\n{"n":"b/m0","v":2}')
+    assert (receipt.accepted, [one.reason for one in receipt.refusals]) == (3, ["too_many"] * 3)
+    assert again.accepted == 2

@@ -17,11 +17,14 @@ EXAMPLE = Path(statsd.__file__)
 
 def test_gauges_counters_and_timings_are_decoded_and_the_rest_is_refused() -> None:
     decode = statsd.StatsDecoder()
-    found = decode(b"a.t:21.5|g\na.n:1|c|@0.1\nnonsense\na.n:2|c\na.x.y:320|ms\n", 5)
+    found = decode(b"a.t:21.5|g\na.n:1|c|@0.1\nnonsense\na.n:1|c|@0.0\na.n:2|c\na.x.y:320|ms\n", 5)
     assert found.names == ["a/t", "a/n", "a/n", "a/x.y"]
     assert found.value.tolist() == [21.5, 10.0, 12.0, 320.0]
     assert found.units["a/x.y"] == "ms"
-    assert [(one.at, one.reason, one.raw) for one in found.rejects] == [(3, "malformed", b"nonsense")]
+    assert [(one.at, one.reason, one.raw) for one in found.rejects] == [
+        (3, "malformed", b"nonsense"),
+        (4, "malformed", b"a.n:1|c|@0.0"),
+    ]
     assert decode(b"a.n:1|c", 6).value.tolist() == [13.0]
 
 

@@ -315,7 +315,9 @@ async def test_a_stranger_is_told_and_closed_and_what_it_sent_is_kept(first: byt
         assert await peer.hear() is None
     assert listener.producer.values_of("a/t") == []
     assert [one.reason for one in listener.producer.rejects] == ["auth"]
-    assert (listener.producer.rejects[0].raw or "").endswith('{"n":"a/t","v":1}\n')
+    [kept] = listener.producer.rejects
+    assert (kept.raw or "").endswith('{"n":"a/t","v":1}')
+    assert kept.count == listener.account.rejected["auth"] == len((kept.raw or "").splitlines())
 
 
 async def test_a_peer_that_says_nothing_of_itself_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +394,59 @@ def _made(directory: Path) -> Path:
     return directory
 
 
+async def test_a_strangers_line_that_is_too_long_is_counted_too() -> None:
+    async with listening(auth="token") as listener:
+        peer = await listener.peer()
+        await peer.say(b"x" * 70_000 + b'\n{"n":"a/t","v":1}\n')
+        told = [(await peer.hear())["error"]["reason"] for _ in range(2)]
+        assert sorted(told) == ["auth", "line_too_long"]
+    assert listener.account.rejected == {"auth": 1, "line_too_long": 1}
+
+
+async def test_a_token_that_was_revoked_ends_an_open_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(tcp, "RECHECK_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
+    async with listening(auth="token") as listener:
+        listener.registry.add("a")
+        peer = await listener.peer()
+        await peer.say(b'{"hello":{"token":"s-a","ack":true}}\n{"n":"t","v":1}\n')
+        assert await peer.hear() == {"ack": 1}
+        listener.registry.is_away = True
+        await asyncio.sleep(0.3)  # as long as nobody can be asked, who was known still is
+        await peer.say(b'{"n":"t","v":2}\n')
+        assert await peer.hear() == {"ack": 2}
+        listener.registry.is_away = False
+        listener.registry.tokens.clear()
+        assert (await peer.hear())["error"]["reason"] == "auth"
+        assert await peer.hear() is None
+
+
 # One peer and the others.
+
+
+@pytest.mark.parametrize("line", [b"t,device=a value=21.5", b"a.t 21.5 1790000000"])
+async def test_a_last_line_that_may_have_been_cut_is_refused(line: bytes) -> None:
+    async with listening() as listener:
+        peer = await listener.peer()
+        line = line.replace(b"1790000000", b"%d" % (now_us() // 10**6))
+        await peer.say(HELLO + line + b"\n" + line[:-2])
+        peer.writer.write_eof()
+        told: set[str] = set()
+        while (answer := await peer.hear()) is not None:
+            told |= set(answer)
+        assert told == {"ack", "error"}
+    assert listener.producer.values_of("a/t") == [21.5]
+    assert listener.account.rejected == {"malformed": 1}
+
+
+async def test_a_last_json_line_needs_no_newline() -> None:
+    async with listening() as listener:
+        peer = await listener.peer()
+        await peer.say(b'{"n":"a/t","v":1}')
+        peer.writer.write_eof()
+        assert await peer.hear() is None
+    assert listener.producer.values_of("a/t") == [1]
 
 
 async def test_a_line_that_trickles_in_is_refused_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

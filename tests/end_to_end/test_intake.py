@@ -208,3 +208,21 @@ def test_an_open_door_on_an_address_that_others_can_reach_is_refused(tmp_path: P
     failed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert failed.returncode == 1
     assert "set ISOTHERM_AUTH=token" in failed.stderr
+
+
+def test_a_port_that_is_taken_is_said_in_a_line(stack: Stack) -> None:
+    command = [*ISOTHERM, "connect", "http"]
+    failed = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert failed.returncode == 1
+    assert "cannot listen" in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr
+
+
+async def test_a_decoder_that_fails_is_said_in_a_line(stack: Stack, tmp_path: Path) -> None:
+    await post(stack, b'[{"n":"fails/t","v":"x"}]')
+    decoder = tmp_path / "broken.py"
+    decoder.write_text("def decode(raw):\n    return 1 / 0\n")
+    failed = stack.run("rejects", "replay", "--reason", "type", "--decoder", str(decoder), "--again", check=False)
+    assert failed.returncode == 1
+    assert "the decoder failed on" in failed.stderr
+    assert "Traceback" not in failed.stderr
