@@ -39,6 +39,9 @@ PING_SECONDS = 30.0
 """A peer that is silent for so long is pinged; one that stays silent for half of it more is disconnected."""
 
 HELLO_SECONDS = 10.0
+RECHECK_SECONDS = 60.0
+"""How often an open connection's identity is asked for anew: a revoked token works on it for so long."""
+
 """How long a peer that must show a token may take to do so."""
 
 NO_HELLO = "no Authorization header and no hello with a token"
@@ -129,6 +132,8 @@ class _Socket:
         self._identify = identify
         self._ws = ws
         self._identity = identity
+        self._shown: tuple[str | None, str | None] = None, None
+        self._identified_at = _now()
         self._hello_by = _now() + HELLO_SECONDS
         self._is_greeted = False  # the first message was seen
         self._answers = Answers()
@@ -176,10 +181,22 @@ class _Socket:
         while (message := await self._message()) is not None:
             data, form = message
             if not await self._greet(data, form):
+                await self._ask_again()
                 if self._identity is None:
                     await self._refuse("auth", NO_HELLO, data, WSCloseCode.POLICY_VIOLATION)
                     return
                 await self._take(self._site.catalogue.decoders[form](data, now_us()), self._identity, form)
+
+    async def _ask_again(self) -> None:
+        """Find out anew who the peer is when it showed that long ago: its token may have been revoked since."""
+        if self._identity is None or self._site.doorkeeper.is_open or _now() - self._identified_at < RECHECK_SECONDS:
+            return
+        self._identified_at = _now()
+        with contextlib.suppress(Unavailable):  # as long as nobody can be asked, who was known still is
+            try:
+                self._identity = await self._identify(*self._shown)
+            except Unauthorized:
+                self._identity = None
 
     async def _message(self) -> tuple[bytes, str] | None:
         """Return the next message and its format; None when there will be none."""
@@ -233,7 +250,9 @@ class _Socket:
         if hello is None:
             return False  # what was to be a hello becomes a reject that says what is wrong with it
         try:
-            self._identity = await self._identify(hello.device, hello.token)
+            self._shown = hello.device, hello.token
+            self._identity = await self._identify(*self._shown)
+            self._identified_at = _now()
         except (Unauthorized, Unavailable) as failure:
             self._identity = None
             await self._say(error("auth" if isinstance(failure, Unauthorized) else "unavailable", str(failure)))

@@ -33,7 +33,7 @@ import cbor2
 import pytest
 from aiohttp import ClientSession, WSMsgType
 
-from connectors import http, intake
+from connectors import http, identity, intake
 from connectors.http import server, websocket
 from isotherm.limits import MAX_PACK_BYTES
 from tests.support.intake import Bench
@@ -868,3 +868,21 @@ async def test_an_unmasked_frame_is_taken_as_aiohttp_does() -> None:
 
 def test_every_message_type_that_is_heard_is_known() -> None:
     assert {WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING} == {TEXT, BINARY, PING}
+
+
+async def test_a_token_that_was_revoked_ends_an_open_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(websocket, "RECHECK_SECONDS", 0.0)
+    async with listening(auth="token") as listener:
+        listener.registry.add("a")
+        peer = await listener.peer()
+        await peer.say(frame(TEXT, b'{"hello":{"token":"s-a"}}'), frame(TEXT, b'{"n":"t","v":1}'))
+        assert await peer.hear() == {"ack": 1}
+        listener.registry.is_away = True
+        await peer.say(frame(TEXT, b'{"n":"t","v":2}'))
+        assert await peer.hear() == {"ack": 2}
+        listener.registry.is_away = False
+        listener.registry.tokens.clear()
+        await peer.say(frame(TEXT, b'{"n":"t","v":3}'))
+        assert (await peer.hear())["error"]["reason"] == "auth"
+    assert listener.producer.values_of("a/t") == [1, 2]
