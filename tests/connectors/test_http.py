@@ -716,7 +716,7 @@ async def test_a_client_certificate_says_which_device_it_is(tmp_path: Path, tool
     assert listener.producer.values_of("a/t") == [1]
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1.evil.example"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1.evil.example", "http://["])
 async def test_where_everybody_may_send_pages_of_others_may_not(origin: str) -> None:
     async with listening() as listener:
         assert (await listener.post(LINE, Origin=origin)).status == 403
