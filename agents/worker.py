@@ -8,7 +8,6 @@ known faults of the library: no tables, no exactly-once, no web server, no unbou
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from isotherm import health, kafka
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError, Unavailable
 from isotherm.pack import MalformedPack
-from isotherm.process import stop_signal
+from isotherm.process import end, stop_signal
 from isotherm.rejects import Rejected, RejectRecord
 from isotherm.settings import Settings
 from isotherm.store import client
@@ -129,11 +128,8 @@ class Worker:
             try:
                 await stop.wait()
             finally:
-                for task in self._running:
-                    task.cancel()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(STOP_SECONDS):
-                        await self._app.stop()
+                await end(self._running)  # before Faust: they ask its thread for offsets
+                await asyncio.wait([asyncio.create_task(self._app.stop(), name="stop-faust")], timeout=STOP_SECONDS)
 
     def _waiting_for(self) -> str | None:
         return None if self._assignment() else "waiting for partitions"

@@ -9,7 +9,6 @@ is too large, 4.15 for another format, 5.03 when Kafka is away.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,7 +22,6 @@ from aiocoap.numbers.contentformat import ContentFormat
 from connectors.formats.catalogue import SENML_JSON
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE
-from connectors.intake import REFUSE_SECONDS
 from connectors.site import Site
 from isotherm.clock import now_us
 from isotherm.errors import Unauthorized, Unavailable
@@ -70,18 +68,13 @@ class _Readings(resource.Resource):  # type: ignore[misc]
         if request.opt.content_format in ACCEPTED_FORMATS:
             pieces = self._site.catalogue.decoders[SENML_JSON](request.payload, now_us())
         try:
-            async with asyncio.timeout(REFUSE_SECONDS):
-                try:
-                    identity = await self._site.doorkeeper.identify(token=_token(request))
-                except Unauthorized as error:
-                    pieces = iter([Decoded.nothing(Rejected("auth", str(error), request.payload))])
-                receipt = await self._site.intake.accept(
-                    pieces, peer=request.remote.hostinfo, identity=identity, form=SENML_JSON
-                )
-                await receipt.durable()
-        except (TimeoutError, Unavailable) as error:
-            text = str(error) or f"Kafka did not acknowledge within {REFUSE_SECONDS} s; send it again later"
-            return _error(codes.SERVICE_UNAVAILABLE, text)
+            try:
+                identity = await self._site.doorkeeper.identify(token=_token(request))
+            except Unauthorized as error:
+                pieces = iter([Decoded.nothing(Rejected("auth", str(error), request.payload))])
+            receipt = await self._site.intake.store(pieces, peer=request.remote.hostinfo, identity=identity, form=SENML_JSON)
+        except Unavailable as error:
+            return _error(codes.SERVICE_UNAVAILABLE, str(error))
         if receipt.rejected:
             first = receipt.refusals[0]
             text = f"{receipt.rejected} refused, {receipt.accepted} kept; {first.reason}: {first.detail}"

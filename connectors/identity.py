@@ -16,6 +16,12 @@ from isotherm.names import is_device_name
 from isotherm.registry import Device, Registry, hash_of
 from isotherm.settings import Settings
 
+HELLO_SECONDS = 10.0
+"""How long a peer that must show a token may take to do so."""
+
+RECHECK_SECONDS = 60.0
+"""How often an open connection's identity is asked for anew: a revoked token works on it for so long."""
+
 KNOWN_SECONDS = 10.0
 """How long an answer of the registry is used again: a revoked token works for so long."""
 
@@ -83,10 +89,10 @@ class Doorkeeper:
             found = known
         else:
             raise Unauthorized("a token is needed: `isotherm devices token NAME` makes one")
-        identity = Identity(device or found.name, found.children | {found.name})
-        if device is not None and device not in found.children | {found.name}:
+        family = found.children | {found.name}
+        if device is not None and device not in family:
             raise Unauthorized(f"the peer says it is {device!r} and shows that it is {found.name!r}")
-        return identity
+        return Identity(device or found.name, family)
 
     async def _ask(self, kind: str, what: str, ask: Callable[[str], Awaitable[Device | None]]) -> Device | None:
         key = f"{kind}:{hash_of(what)}"

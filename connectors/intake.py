@@ -160,14 +160,33 @@ class Intake:
             Unavailable: Kafka is away; pieces before this one may have been taken in.
         """
         receipt = Receipt()
+        while self._room.is_full:  # what waits is not decoded yet: it is smaller so
+            await self._given(patient)
         for piece in pieces:
             if receipt.accepted or receipt.rejected:
                 await asyncio.sleep(0)
             while not self.take(piece, receipt, peer=peer, identity=identity, form=form):
-                if self.is_away and not patient:
-                    raise Unavailable(f"Kafka did not acknowledge anything for {AWAY_SECONDS:.0f} s; send it again later")
-                await self._room.given()
+                await self._given(patient)
         return receipt
+
+    async def store(self, pieces: Iterable[Decoded], *, peer: str, identity: Identity = ANYONE, form: str = "") -> Receipt:
+        """Take in one input and return when Kafka has it; the arguments are those of `accept`.
+
+        Raises:
+            Unavailable: Kafka did not acknowledge within REFUSE_SECONDS; it may get the input all the same.
+        """
+        try:
+            async with asyncio.timeout(REFUSE_SECONDS):
+                receipt = await self.accept(pieces, peer=peer, identity=identity, form=form)
+                await receipt.durable()
+        except TimeoutError:
+            raise Unavailable(f"Kafka did not acknowledge within {REFUSE_SECONDS} s; send it again later") from None
+        return receipt
+
+    async def _given(self, patient: bool) -> None:
+        if self.is_away and not patient:
+            raise Unavailable(f"Kafka did not acknowledge anything for {AWAY_SECONDS:.0f} s; send it again later")
+        await self._room.given()
 
     def take(self, decoded: Decoded, receipt: Receipt, *, peer: str, identity: Identity, form: str) -> bool:
         """Take in a piece of an input; False, and nothing is taken in, when there is no room or Kafka is away."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import resource
-import runpy
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -17,10 +15,11 @@ from connectors import coap, http, mqtt, tcp
 from connectors.formats.catalogue import Catalogue
 from connectors.identity import Doorkeeper
 from connectors.intake import Intake
+from connectors.plugins import function_in
 from connectors.site import Listening, Site
 from isotherm import health, kafka, ledger
 from isotherm.errors import SettingsError, Unavailable
-from isotherm.process import stop_signal
+from isotherm.process import raise_file_limit, stop_signal
 from isotherm.registry import Registry
 from isotherm.settings import Settings
 from isotherm.store import client
@@ -49,13 +48,7 @@ def find(protocol: str) -> tuple[str, Listening]:
     path = Path(protocol)
     if path.suffix != ".py":
         raise SettingsError(f"{protocol!r} is no protocol: expected {', '.join(PROTOCOLS)}, or a Python file")
-    try:
-        defined = runpy.run_path(str(path), run_name=path.stem)
-    except (OSError, SyntaxError, ImportError) as error:
-        raise SettingsError(f"the connector in {path} cannot be loaded: {error}") from error
-    if "listening" not in defined:
-        raise SettingsError(f"{path} defines no `listening`; see connectors/README.md")
-    return path.stem, defined["listening"]
+    return path.stem, function_in(path, "listening")
 
 
 async def run(protocol: str, listening: Listening, settings: Settings) -> None:
@@ -70,7 +63,7 @@ async def run(protocol: str, listening: Listening, settings: Settings) -> None:
         Unavailable: Kafka or the store did not answer at the start.
     """
     stop = stop_signal()
-    _raise_file_limit()
+    raise_file_limit()
     where: str | None = None
     account = ledger.Account()
     instance = ledger.instance_of(protocol)
@@ -117,12 +110,6 @@ def catalogue_of(settings: Settings) -> Catalogue:
     """Return the decoders, set up as the settings say."""
     tags = [tag.strip() for tag in settings.influx_device_tags.split(",")]
     return Catalogue.of(tags, settings.graphite_prefix)
-
-
-def _raise_file_limit() -> None:
-    """Let the process have as many connections as the system allows it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextlib.asynccontextmanager

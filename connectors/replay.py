@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from connectors.formats.catalogue import NDJSON, SENML_JSON, Catalogue, detect_b
 from connectors.formats.decoded import Decoded
 from connectors.identity import Identity
 from connectors.intake import Intake
+from connectors.plugins import function_in
 from connectors.process import catalogue_of, reported
 from isotherm import kafka, ledger
 from isotherm.clock import now_us
@@ -125,12 +125,4 @@ def load_decoder(where: str) -> Correct:
         SettingsError: there is no such file or function.
     """
     path, _, name = where.partition(":")
-    try:
-        defined = runpy.run_path(path)
-    except (OSError, SyntaxError, ImportError) as error:
-        raise SettingsError(f"the decoder in {path} cannot be loaded: {error}") from error
-    function = defined.get(name or "decode")
-    if not callable(function):
-        raise SettingsError(f"{Path(path).name} defines no function {name or 'decode'!r}")
-    decoder: Correct = function
-    return decoder
+    return function_in(Path(path), name or "decode")

@@ -21,30 +21,25 @@ loop, and it may have only so much in flight: so one that floods, or sends garba
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import socket
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 import msgspec
 
-from connectors import metrics
 from connectors.answers import Answer, Answers, error
+from connectors.connections import Census, address_of, peer_of, served
 from connectors.formats.catalogue import GRAPHITE, INFLUX, NDJSON, detect
 from connectors.formats.decoded import Decoded
 from connectors.formats.lines import MAX_CHUNK_BYTES, LineFramer
 from connectors.hello import Hello, hello_in
-from connectors.identity import ANYONE, Identity
+from connectors.identity import ANYONE, HELLO_SECONDS, RECHECK_SECONDS, Identity
 from connectors.receipt import Receipt
 from connectors.site import Site
-from connectors.tls import certified_device, server_context
+from connectors.tls import certified_device
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError, Unauthorized, Unavailable
-from isotherm.logs import Throttle
 from isotherm.rejects import Rejected
 
 SWEEP_SECONDS = 0.5
@@ -52,12 +47,6 @@ SWEEP_SECONDS = 0.5
 
 IDLE_SECONDS = 600.0
 """A connection that sends nothing for so long is closed."""
-
-HELLO_SECONDS = 10.0
-"""How long a peer that must show a token may take to do so."""
-
-RECHECK_SECONDS = 60.0
-"""How often an open connection's identity is asked for anew: a revoked token works on it for so long."""
 
 LINE_SECONDS = 30.0
 """A line that has begun must have ended by then, else it is refused and the connection closed."""
@@ -79,33 +68,20 @@ SHARED_UNACKNOWLEDGED = 20_000
 
 _FORMS = {"senml": NDJSON, "influx": INFLUX, "graphite": GRAPHITE, "auto": None}
 
-_connections = metrics.connections.labels("tcp")
-
-log = logging.getLogger(__name__)
-
 
 @asynccontextmanager
 async def listening(site: Site) -> AsyncIterator[str]:
     """Serve for the length of the block; yields where. At its end, what was read is taken in and acknowledged."""
     settings = site.settings
     listener = _Listener(site)
-    loop = asyncio.get_running_loop()
-    create = partial(loop.create_server, listener.connection, settings.host, backlog=4096)
-    async with contextlib.AsyncExitStack() as servers:
-        server = await create(settings.tcp_port, reuse_port=settings.reuse_port or None)
-        servers.callback(server.close)
-        where = f"tcp://{settings.host}:{server.sockets[0].getsockname()[1]}"
-        if context := server_context(settings):
-            secure = await create(settings.tcp_tls_port, ssl=context, reuse_port=settings.reuse_port or None)
-            servers.callback(secure.close)
-            where += f" and tls://{settings.host}:{secure.sockets[0].getsockname()[1]}"
-        sweeping = asyncio.create_task(listener.sweep(), name="tcp-sweep")
-        try:
+    sweeping = asyncio.create_task(listener.sweep(), name="tcp-sweep")
+    plain, secure = ("tcp", settings.tcp_port), ("tls", settings.tcp_tls_port)
+    try:
+        async with served(settings, listener.connection, plain=plain, secure=secure) as where:
             yield where
-        finally:
-            await servers.aclose()
-            await listener.close()
-            sweeping.cancel()
+    finally:
+        await listener.close()
+        sweeping.cancel()
 
 
 class _Listener:
@@ -114,9 +90,8 @@ class _Listener:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.form = _FORMS[site.settings.tcp_format]
-        self.throttle = Throttle()
         self._open: set[_Connection] = set()
-        self._of_peer: Counter[str] = Counter()
+        self._census = Census(site.settings, "tcp")
         self._waiting = 0
         self._closing: asyncio.Event | None = None
 
@@ -135,26 +110,13 @@ class _Listener:
 
     def enter(self, connection: _Connection) -> str | None:
         """Note an open connection; returns why it cannot be, if so."""
-        limits = self.site.settings
         self._open.add(connection)
-        self._of_peer[connection.host] += 1
-        _connections.set(len(self._open))
-        full = None
-        if len(self._open) > limits.max_connections:
-            full = f"{limits.max_connections} connections are open"
-        elif self._of_peer[connection.host] > limits.max_connections_per_peer:
-            full = f"{limits.max_connections_per_peer} connections of {connection.host} are open"
-        if full and self.throttle("full") is not None:
-            log.warning("refused a connection of %s: %s", connection.host, full)
-        return full
+        return self._census.enter(connection.host)
 
     def leave(self, connection: _Connection) -> None:
         """Note that a connection has ended."""
         self._open.discard(connection)
-        self._of_peer[connection.host] -= 1
-        if not self._of_peer[connection.host]:
-            del self._of_peer[connection.host]
-        _connections.set(len(self._open))
+        self._census.leave(connection.host)
         if self._closing is not None and not self._open:
             self._closing.set()
 
@@ -237,8 +199,8 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self.host, port = (transport.get_extra_info("peername") or ("?", 0))[:2]
-        self.peer = f"{self.host}:{port}"
+        self.host, _ = address_of(transport)
+        self.peer = peer_of(transport)
         self._heard_at = _now()
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
         transport.set_write_buffer_limits(high=ANSWER_BUFFER_BYTES)

@@ -145,7 +145,8 @@ class Producer:
                 log.warning("%s; trying again", away)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                await _bounded_stop(producer.stop() if producer else asyncio.sleep(0))
+                if producer is not None:
+                    await _bounded_stop(producer.stop())
 
     async def stop(self) -> None:
         """Flush what is handed over, for a bounded time, and disconnect."""

@@ -4,16 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
+import math
+import resource
 import signal
-from collections.abc import Iterable
+import time
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+LEFTOVER_SECONDS = 2.0
+"""How long what libraries have left running may take to end."""
 
 _PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger(__name__)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(number: signal.Signals) -> None:
     """In a child, between fork and exec: let the kernel end it with a signal when its parent is killed."""
     _libc.prctl(_PR_SET_PDEATHSIG, number)
+
+
+def raise_file_limit() -> int:
+    """Let the process have as many connections as the system allows it; returns how many open files that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def run_process(main: Coroutine[Any, Any, None]) -> None:
+    """Run a process's main coroutine, and then end what libraries have left running.
+
+    ``asyncio.run`` alone cancels that once, and waits for ever for what loses the cancellation (see `end`).
+    """
+
+    async def whole() -> bool:
+        try:
+            await main
+        finally:
+            ended = await end(asyncio.all_tasks() - {asyncio.current_task()}, LEFTOVER_SECONDS)
+        return ended
+
+    runner = asyncio.Runner()
+    if runner.run(whole()):
+        runner.close()
 
 
 def stop_signal() -> asyncio.Event:
@@ -25,14 +61,18 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
-async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended.
+async def end(tasks: Iterable[asyncio.Task[Any] | None], seconds: float = math.inf) -> bool:
+    """Cancel tasks until they have ended; returns whether all did within ``seconds``.
 
     Once is not enough: ``asyncio.wait_for`` of Python 3.11 loses a cancellation that meets its result (cpython#86296), and
     libraries use it.
     """
-    pending = set(tasks)
-    while pending:
+    deadline = time.monotonic() + seconds
+    pending = {task for task in tasks if task is not None}
+    while pending and time.monotonic() < deadline:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.1)
+    for task in pending:
+        log.warning("a task does not end and is left behind: %r", task)
+    return not pending

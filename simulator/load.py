@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 MOST_UNACKNOWLEDGED = 400_000
 """Readings on their way: enough to keep every process busy, few enough to show the server's pace and not the socket's."""
 
-STREAM_BYTES = 256 * 1024
 """A payload of a protocol that streams."""
 
 

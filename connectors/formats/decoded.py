@@ -66,21 +66,3 @@ def absolute_us(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 _FAR_S = 1e12
-
-
-def joined(pieces: Iterator[Decoded]) -> Decoded:
-    """Return all pieces of a short input as one."""
-    parts = list(pieces)
-    if len(parts) == 1:
-        return parts[0]
-    owners = [(part, i) for part in parts for i in range(len(part.names))]
-    return Decoded(
-        [name for part in parts for name in part.names],
-        np.concatenate([np.empty(0, dtype=np.int64), *(part.time for part in parts)]),
-        np.concatenate([np.empty(0), *(part.value for part in parts)]),
-        lambda i: owners[i][0].source(owners[i][1]),
-        {name: unit for part in parts for name, unit in part.units.items()},
-        None,
-        [attribute for part in parts for attribute in part.attributes],
-        [reject for part in parts for reject in part.rejects],
-    )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from connectors.formats.decoded import Decoded, Source, absolute_us
 from isotherm.errors import InvalidReading
@@ -181,7 +182,7 @@ class Collector:
             self._value = record.bv
 
 
-def senml_us(seconds: np.ndarray[tuple[int], np.dtype[np.float64]], now: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def senml_us(seconds: NDArray[np.float64], now: int) -> NDArray[np.int64]:
     """Turn SenML times into µs since the epoch; shape (n,) in, shape (n,) out."""
     exact = absolute_us(seconds)
     return np.where(seconds < RELATIVE_BELOW_S, exact + now, exact)
@@ -193,7 +194,7 @@ def _checked_seq(seq: int | None) -> int | None:
     return seq
 
 
-def _column(numbers: list[int | None]) -> np.ndarray[tuple[int], np.dtype[np.uint64]] | None:
+def _column(numbers: list[int | None]) -> NDArray[np.uint64] | None:
     if not any(number is not None for number in numbers):
         return None
     return np.array([NO_SEQ if number is None else number for number in numbers], dtype=np.uint64)

@@ -35,6 +35,7 @@ def influx_error(status: int, message: str, **more: object) -> web.Response:
 
 
 def accepted(receipt: Receipt) -> web.Response:
+    """Say that Kafka has everything, and how much of it has a time ahead of the server's clock."""
     headers = {"Isotherm-Skewed": str(receipt.skewed)} if receipt.skewed else {}
     return web.Response(status=204, headers=headers)
 

@@ -6,13 +6,14 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import hdrs, web
 
 import isotherm
+from connectors.connections import peer_of
 from connectors.formats.decoded import Decoded
 from connectors.http.answers import (
     INFLUX_HEADERS,
@@ -23,9 +24,8 @@ from connectors.http.answers import (
     refusals,
 )
 from connectors.http.bodies import Bodies, Refused, form_of, influx_form_of, unpacked
-from connectors.http.websocket import WebSockets, peer_of
+from connectors.http.websocket import WebSockets
 from connectors.identity import ANYONE, Identity
-from connectors.intake import REFUSE_SECONDS
 from connectors.receipt import Receipt
 from connectors.site import Site
 from connectors.tls import certified_device
@@ -161,22 +161,10 @@ class Resources:
             body = unpacked(await self._bodies.read(request, MAX_PACK_BYTES), request)
             form = form_of(request, body)
         except Refused as refused:
-            await self._within_patience([Decoded.nothing(refused.rejected)], peer, identity, "")
+            await self._site.intake.store([Decoded.nothing(refused.rejected)], peer=peer, identity=identity)
             raise
-        return await self._within_patience(self._site.catalogue.decoders[form](body, now_us()), peer, identity, form)
-
-    async def _within_patience(self, pieces: Iterable[Decoded], peer: str, identity: Identity, form: str) -> Receipt:
-        try:
-            async with asyncio.timeout(REFUSE_SECONDS):
-                while self._site.intake.room.is_full:  # what waits is not decoded yet: it is smaller so
-                    if self._site.intake.is_away:
-                        raise Unavailable("Kafka is away; send it again later")
-                    await self._site.intake.room.given()
-                receipt = await self._site.intake.accept(pieces, peer=peer, identity=identity, form=form)
-                await receipt.durable()
-        except TimeoutError:
-            raise Unavailable(f"Kafka did not acknowledge within {REFUSE_SECONDS} s; send it again later") from None
-        return receipt
+        pieces = self._site.catalogue.decoders[form](body, now_us())
+        return await self._site.intake.store(pieces, peer=peer, identity=identity, form=form)
 
     async def _admitted(self, request: web.Request) -> Identity:
         """Return who sends a request whose body may come; of a stranger's body the head is kept as a reject.

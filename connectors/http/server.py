@@ -5,33 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
-from connectors import metrics
+from connectors.connections import Census, address_of, peer_of, served
 from connectors.formats.decoded import Decoded
 from connectors.http.answers import busy, problem
 from connectors.http.resources import Resources
-from connectors.http.websocket import peer_of
 from connectors.identity import ANYONE
 from connectors.receipt import Receipt
 from connectors.site import Site
-from connectors.tls import server_context
 from isotherm.limits import MAX_REJECT_RAW_BYTES
-from isotherm.logs import Throttle
 from isotherm.rejects import Rejected
 
 KEEP_ALIVE_SECONDS = 75.0
 """A connection on which no request is complete for so long is closed, the first one's head included."""
-
-HANDSHAKE_SECONDS = 10.0
-"""How long TLS may take to begin."""
 
 UNREAD_SECONDS = 30.0
 """A peer that does not read its answers for so long is disconnected, a WebSocket's too."""
@@ -47,8 +39,6 @@ LINGER_SECONDS = 5.0
 
 MAX_HEAD_BYTES = 8190
 
-_connections = metrics.connections.labels("http")
-
 log = logging.getLogger(__name__)
 
 
@@ -60,20 +50,9 @@ async def listening(site: Site) -> AsyncIterator[str]:
     runner = web.AppRunner(resources.application(), access_log=None, shutdown_timeout=ABANDON_SECONDS)
     await runner.setup()
     listener = _Listener(site, runner)
-    loop = asyncio.get_running_loop()
-    create = partial(
-        loop.create_server, listener.connection, settings.host, reuse_port=settings.reuse_port or None, backlog=4096
-    )
+    plain, secure = ("http", settings.http_port), ("https", settings.http_tls_port)
     try:
-        async with AsyncExitStack() as servers:
-            server = await create(settings.http_port)
-            servers.callback(server.close)
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            where = f"http://{host}:{server.sockets[0].getsockname()[1]}"
-            if context := server_context(settings):
-                secure = await create(settings.http_tls_port, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS)
-                servers.callback(secure.close)
-                where += f" and https://{host}:{secure.sockets[0].getsockname()[1]}"
+        async with served(settings, listener.connection, plain=plain, secure=secure) as where:
             yield where
     finally:
         await resources.close()  # first: aiohttp's own stop reads nothing more, neither bodies nor goodbyes
@@ -86,9 +65,7 @@ class _Listener:
     def __init__(self, site: Site, runner: web.AppRunner) -> None:
         self._site = site
         self._runner = runner
-        self._open = 0
-        self._of_peer: Counter[str] = Counter()
-        self.throttle = Throttle()
+        self.census = Census(site.settings, "http")
 
     def connection(self) -> _Connection:
         """Return the protocol object of a new connection."""
@@ -103,30 +80,6 @@ class _Listener:
             max_line_size=MAX_HEAD_BYTES,
             max_field_size=MAX_HEAD_BYTES,
         )
-
-    def enter(self, host: str) -> str | None:
-        """Note an open connection; returns why it cannot be, if so."""
-        limits = self._site.settings
-        self._note(host, 1)
-        full = None
-        if self._open > limits.max_connections:
-            full = f"{limits.max_connections} connections are open"
-        elif self._of_peer[host] > limits.max_connections_per_peer:
-            full = f"{limits.max_connections_per_peer} connections of {host} are open"
-        if full and self.throttle("full") is not None:
-            log.warning("refused a connection of %s: %s", host, full)
-        return full
-
-    def leave(self, host: str) -> None:
-        """Note that a connection has ended."""
-        self._note(host, -1)
-        if not self._of_peer[host]:
-            del self._of_peer[host]
-
-    def _note(self, host: str, change: int) -> None:
-        self._open += change
-        self._of_peer[host] += change
-        _connections.set(self._open)
 
     def reject(self, rejected: Rejected, peer: str) -> None:
         """Count what never became a request, as far as there is room for it."""
@@ -147,17 +100,17 @@ class _Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._host, _ = address_of(transport)
         self._peer = peer_of(transport)
-        self._host = self._peer.rpartition(":")[0]
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
-        if (full := self._listener.enter(self._host)) is not None:
+        if (full := self._listener.census.enter(self._host)) is not None:
             assert self.transport is not None
             self.transport.write(busy(full))
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        self._listener.leave(self._host)
+        self._listener.census.leave(self._host)
         if self._unread is not None:
             self._unread.cancel()
 

@@ -25,10 +25,11 @@ from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from connectors import metrics
 from connectors.answers import Answer, Answers, error
+from connectors.connections import peer_of
 from connectors.formats.catalogue import SENML_CBOR, detect_body
 from connectors.formats.decoded import Decoded
 from connectors.hello import hello_in
-from connectors.identity import ANYONE, Identity
+from connectors.identity import ANYONE, HELLO_SECONDS, RECHECK_SECONDS, Identity
 from connectors.site import Site
 from isotherm.clock import now_us
 from isotherm.errors import Unauthorized, Unavailable
@@ -37,12 +38,6 @@ from isotherm.rejects import Rejected
 
 PING_SECONDS = 30.0
 """A peer that is silent for so long is pinged; one that stays silent for half of it more is disconnected."""
-
-HELLO_SECONDS = 10.0
-RECHECK_SECONDS = 60.0
-"""How often an open connection's identity is asked for anew: a revoked token works on it for so long."""
-
-"""How long a peer that must show a token may take to do so."""
 
 NO_HELLO = "no Authorization header and no hello with a token"
 
@@ -59,12 +54,6 @@ _sockets = metrics.connections.labels("ws")
 
 Identify = Callable[..., Awaitable[Identity]]
 """Tells who sends a request, given what a hello says besides: the device and the token, or None."""
-
-
-def peer_of(transport: asyncio.BaseTransport | None) -> str:
-    """Return a peer's address and port."""
-    host, port = ((transport.get_extra_info("peername") if transport else None) or ("?", 0))[:2]
-    return f"{host}:{port}"
 
 
 class WebSockets:
@@ -267,8 +256,6 @@ class _Socket:
     async def _take(self, pieces: Iterable[Decoded], identity: Identity, form: str) -> None:
         self._is_taking = True
         self._changed.set()
-        while self._site.intake.room.is_full:  # what waits is not decoded yet: it is smaller so
-            await self._site.intake.room.given()
         receipt = await self._site.intake.accept(pieces, peer=self._peer, identity=identity, form=form, patient=True)
         self._is_taking = False
         receipt.when_settled(self._changed.set)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from isotherm import kafka, stackfile
 from isotherm.cli.options import AsJson, DataDir
 from isotherm.errors import IsothermError, StackError
 from isotherm.local.stack import read_ledger
+from isotherm.process import raise_file_limit
 from isotherm.settings import Settings
 
 PROBE_SECONDS = 0.02
@@ -67,7 +67,8 @@ def ingest(
 
     if protocol not in LINKS:
         raise typer.BadParameter(f"--protocol is {protocol!r}, expected one of {', '.join(LINKS)}")
-    _raise_file_limit(connections)
+    if (limit := raise_file_limit()) < connections + 100:
+        raise StackError(f"{connections} connections need as many open files; the limit is {limit} (ulimit -Hn)")
 
     async def measure(bench: _Bench) -> dict[str, Any]:
         figures: dict[str, Any] = {
@@ -301,18 +302,6 @@ PROBE_DEVICE = f"probe-{os.urandom(3).hex()}"
 def _percentiles(waits: Sequence[float]) -> dict[str, float]:
     p50, p99 = np.percentile(waits, [50, 99]) * 1e3
     return {"p50": round(float(p50), 1), "p99": round(float(p99), 1)}
-
-
-def _raise_file_limit(connections: int) -> None:
-    """Let this process have so many connections.
-
-    Raises:
-        StackError: the system does not.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard < connections + 100:
-        raise StackError(f"{connections} connections need as many open files; the limit is {hard} (ulimit -Hn)")
 
 
 def _cpu(supervisor: int) -> dict[str, float]:

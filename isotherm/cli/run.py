@@ -13,7 +13,7 @@ import typer
 from isotherm import logs
 from isotherm.cli.devices import register_fleet
 from isotherm.cli.options import AsJson, DataDir, address
-from isotherm.process import stop_signal
+from isotherm.process import run_process, stop_signal
 from isotherm.settings import Settings
 
 
@@ -55,9 +55,9 @@ def connect(
     settings = Settings.load()
     logs.configure(settings, name)
     if workers > 1:
-        asyncio.run(run_workers(protocol, workers, settings))
+        run_process(run_workers(protocol, workers, settings))
     else:
-        asyncio.run(process.run(name, listening, settings))
+        run_process(process.run(name, listening, settings))
 
 
 def worker() -> None:
@@ -66,7 +66,7 @@ def worker() -> None:
 
     settings = Settings.load()
     logs.configure(settings, "worker")
-    asyncio.run(run(settings))
+    run_process(run(settings))
 
 
 def web() -> None:
@@ -75,7 +75,7 @@ def web() -> None:
 
     settings = Settings.load()
     logs.configure(settings, "web")
-    asyncio.run(run(settings))
+    run_process(run(settings))
 
 
 def simulate(
@@ -130,7 +130,7 @@ def simulate(
             with contextlib.suppress(asyncio.CancelledError):
                 await showing
 
-    asyncio.run(run())
+    run_process(run())
     _print_account(account, as_json)
     if account.acknowledged != account.sent:
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ import aiocoap
 import pytest
 from aiocoap import optiontypes
 
-from connectors import coap
+from connectors import coap, intake
 from tests.support.intake import Bench
 from tests.support.stack import free_port_base
 
@@ -76,7 +76,7 @@ async def test_garbage_is_ignored_and_others_go_on() -> None:
 
 
 async def test_kafka_away_is_refused_in_time_and_what_was_taken_arrives_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coap, "REFUSE_SECONDS", 0.1)
+    monkeypatch.setattr(intake, "REFUSE_SECONDS", 0.1)
     async with listening() as bench:
         bench.producer.on.clear()
         answer = await post(bench, pack("a", 3))

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connectors.formats import escape
-from connectors.formats.decoded import Decoded, joined
+from connectors.formats.decoded import Decoded
 from connectors.formats.graphite import GraphiteDecoder
 from connectors.formats.lines import LineFramer
-from tests.support.formats import NOW, REASONS, Row, cases, reasons, rows
+from tests.support.formats import NOW, REASONS, Row, cases, joined, reasons, rows
 
 CASES = cases("graphite")
 

@@ -835,7 +835,7 @@ async def test_a_refusal_is_not_told_before_kafka_has_the_reject() -> None:
 async def test_while_kafka_is_away_a_request_is_told_to_come_again_and_later_all_is_there(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources, "REFUSE_SECONDS", 0.1)
+    monkeypatch.setattr(intake, "REFUSE_SECONDS", 0.1)
     monkeypatch.setattr(intake, "AWAY_SECONDS", 0.2)
     async with listening() as listener:
         listener.producer.on.clear()

@@ -11,12 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from connectors.formats import escape
-from connectors.formats.decoded import Decoded, joined
+from connectors.formats.decoded import Decoded
 from connectors.formats.influx import PRECISIONS, InfluxDecoder
 from connectors.formats.lines import LineFramer
 from isotherm.limits import MAX_ATTRIBUTE_CHARS
 from isotherm.pack import Attribute
-from tests.support.formats import NOW, REASONS, Row, cases, reasons, rows
+from tests.support.formats import NOW, REASONS, Row, cases, joined, reasons, rows
 
 CASES = cases("influx")
 

@@ -8,7 +8,6 @@ import pytest
 
 from connectors import intake as module
 from connectors import series_table
-from connectors.formats.decoded import joined
 from connectors.formats.senml import decode_lines, decode_payload
 from connectors.identity import Identity, only
 from isotherm.clock import now_us
@@ -16,6 +15,7 @@ from isotherm.errors import Unavailable
 from isotherm.kafka import MAX_VALUE_BYTES
 from isotherm.pack import NO_SEQ
 from isotherm.topics import partition_of
+from tests.support.formats import joined
 from tests.support.intake import Bench
 
 

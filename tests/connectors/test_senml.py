@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.formats import senml
-from connectors.formats.decoded import Decoded, joined
+from connectors.formats.decoded import Decoded
 from isotherm.pack import NO_SEQ, Attribute
+from tests.support.formats import NOW, joined, reasons, rows
 
-NOW = 1_790_000_000_000_000
 Decode = Callable[[bytes, int], Decoded]
 
 
@@ -27,14 +27,6 @@ def decode_payload(data: bytes, now: int) -> Decoded:
 
 
 both = pytest.mark.parametrize("decode", [decode_lines, decode_payload])
-
-
-def rows(decoded: Decoded) -> list[tuple[str, int, float]]:
-    return list(zip(decoded.names, decoded.time.tolist(), decoded.value.tolist(), strict=True))
-
-
-def reasons(decoded: Decoded) -> list[str]:
-    return [one.reason for one in decoded.rejects]
 
 
 @both

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 import time
 
 import cbor2
@@ -13,14 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.formats import senml
-from connectors.formats.decoded import PIECE, Decoded, joined
+from connectors.formats.decoded import PIECE, Decoded
 from connectors.formats.senml_cbor import decode_payload
-from isotherm import rejects
 from isotherm.limits import MAX_PACK_BYTES
 from isotherm.pack import NO_SEQ, Attribute
+from tests.support.formats import NOW, REASONS, joined, reasons, rows
 
-NOW = 1_790_000_000_000_000
-REASONS = set(re.findall(r"^([a-z_]+)  ", rejects.__doc__ or "", re.MULTILINE)) - {"reason"}
 BVER, BN, BT, BU, BV = -1, -2, -3, -4, -5
 N, U, V, VS, VB, S, T, UT, VD = range(9)
 
@@ -34,14 +31,6 @@ RFC_8428_6 = bytes.fromhex(
 
 def decode(data: bytes) -> Decoded:
     return joined(decode_payload(data, NOW))
-
-
-def rows(found: Decoded) -> list[tuple[str, int, float]]:
-    return list(zip(found.names, found.time.tolist(), found.value.tolist(), strict=True))
-
-
-def reasons(found: Decoded) -> list[str]:
-    return [one.reason for one in found.rejects]
 
 
 def test_the_example_of_rfc_8428_6() -> None:
