@@ -25,7 +25,7 @@ from isotherm import health, kafka
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError, Unavailable
 from isotherm.pack import MalformedPack
-from isotherm.process import end, stop_signal
+from isotherm.process import done_before, end, stop_signal
 from isotherm.rejects import Rejected, RejectRecord
 from isotherm.settings import Settings
 from isotherm.store import client
@@ -120,13 +120,13 @@ class Worker:
         """
         async with health.served(self._settings, self._waiting_for), asyncio.TaskGroup() as self._tasks:
             self._app.finalize()
-            await self._app.start()
-            self._running += [
-                self._tasks.create_task(self._watch_faust(), name="faust"),
-                self._tasks.create_task(self._watch_progress(), name="progress"),
-            ]
             try:
-                await stop.wait()
+                if await done_before(stop, self._app.start()):  # which waits for Kafka for as long as it is away
+                    self._running += [
+                        self._tasks.create_task(self._watch_faust(), name="faust"),
+                        self._tasks.create_task(self._watch_progress(), name="progress"),
+                    ]
+                    await stop.wait()
             finally:
                 await end(self._running)  # before Faust: they ask its thread for offsets
                 await asyncio.wait([asyncio.create_task(self._app.stop(), name="stop-faust")], timeout=STOP_SECONDS)

@@ -61,6 +61,18 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
+async def done_before(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+    """Do something; returns False, and it may not be done, when ``stop`` was set first."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        await end((working, stopping), LEFTOVER_SECONDS)
+
+
 async def end(tasks: Iterable[asyncio.Task[Any] | None], seconds: float = math.inf) -> bool:
     """Cancel tasks until they have ended; returns whether all did within ``seconds``.
 
