@@ -130,6 +130,7 @@ class Worker:
             finally:
                 await end(self._running)  # before Faust: they ask its thread for offsets
                 await asyncio.wait([asyncio.create_task(self._app.stop(), name="stop-faust")], timeout=STOP_SECONDS)
+                await end(self._running)  # what a last record began
 
     def _waiting_for(self) -> str | None:
         return None if self._assignment() else "waiting for partitions"

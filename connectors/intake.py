@@ -21,6 +21,7 @@ from itertools import groupby, pairwise
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
 
 from connectors.buffers import Buffer, Columns, Room, weight
@@ -190,29 +191,58 @@ class Intake:
 
     def take(self, decoded: Decoded, receipt: Receipt, *, peer: str, identity: Identity, form: str) -> bool:
         """Take in a piece of an input; False, and nothing is taken in, when there is no room or Kafka is away."""
-        if len(self._series) > MAX_KNOWN_NAMES:
-            self._forget_names()
-        if self._room.is_full:
-            return False
         now = self._clock()
-        codes = self._series.codes(decoded.names, identity.device)
-        if self.is_away and any(map(self._is_away, self._series.partitions(codes[codes >= 0]).tolist())):
+        codes = self._codes(decoded, identity)
+        if codes is None:
             return False
-        good = (codes >= 0) & np.isfinite(decoded.value)
-        good &= (decoded.time >= now - MAX_PAST_US) & (decoded.time <= now + MAX_FUTURE_US)
-        if identity.others is not None:
-            good &= self._series.belong(codes, identity.may_name)
+        good = self._good(decoded, codes, identity, now)
         everything = Columns(codes, decoded.time, decoded.value, decoded.seq)
         accepted = everything if good.all() else everything.rows(good)
         rejects = [*decoded.rejects, *(_refuse(decoded, i, now, identity) for i in np.flatnonzero(~good).tolist())]
-        self._note_units(decoded, accepted, identity, now)
-        self._series.announce(accepted.codes)
-        self._store(accepted, receipt)
+        self._keep(decoded, accepted, receipt, identity, now)
         for attribute in decoded.attributes:
             rejects += self._store_attribute(attribute, receipt, now, identity)
         self._reject(rejects, receipt, peer, form, identity, now)
-        self._note_skew(accepted, receipt, now)
         return True
+
+    def take_clean(self, decoded: Decoded, receipt: Receipt) -> bool:
+        """Take in readings of several inputs at once, if every one of them is good.
+
+        All names say their devices, and the senders may speak for these. False, and nothing is taken in, when a reading is
+        not good or there is no room: then each input goes alone.
+        """
+        now = self._clock()
+        codes = self._codes(decoded, ANYONE)
+        if codes is None or not self._good(decoded, codes, ANYONE, now).all():
+            return False
+        self._keep(decoded, Columns(codes, decoded.time, decoded.value, decoded.seq), receipt, ANYONE, now)
+        return True
+
+    def _codes(self, decoded: Decoded, identity: Identity) -> NDArray[np.int64] | None:
+        """Return the numbers of the series, or -1, shape (n,); None when nothing can be taken in."""
+        if len(self._series) > MAX_KNOWN_NAMES:
+            self._forget_names()
+        if self._room.is_full:
+            return None
+        codes = self._series.codes(decoded.names, identity.device)
+        if self.is_away and any(map(self._is_away, self._series.partitions(codes[codes >= 0]).tolist())):
+            return None
+        return codes
+
+    def _good(self, decoded: Decoded, codes: NDArray[np.int64], identity: Identity, now: int) -> NDArray[np.bool_]:
+        """Tell which readings can be accepted, shape (n,)."""
+        good: NDArray[np.bool_] = (codes >= 0) & np.isfinite(decoded.value)
+        good &= (decoded.time >= now - MAX_PAST_US) & (decoded.time <= now + MAX_FUTURE_US)
+        if identity.others is not None:
+            good &= self._series.belong(codes, identity.may_name)
+        return good
+
+    def _keep(self, decoded: Decoded, accepted: Columns, receipt: Receipt, identity: Identity, now: int) -> None:
+        """Put accepted readings on their way."""
+        self._note_units(decoded, accepted, identity, now)
+        self._series.announce(accepted.codes)
+        self._store(accepted, receipt)
+        self._note_skew(accepted, receipt, now)
 
     def _note_units(self, decoded: Decoded, accepted: Columns, identity: Identity, now: int) -> None:
         """Note units that are new, of accepted readings alone: who may not speak for a device does not change its units."""

@@ -29,8 +29,16 @@ class Settings(BaseSettings):
     kafka: str = Field("127.0.0.1:9092", description="Bootstrap servers of Kafka: host:port, comma-separated.")
     redis: str = Field("redis://127.0.0.1:6379/0", description="URL of Redis 7 or later, or Valkey 7.2 or later.")
     mqtt: str = Field("127.0.0.1:1883", description="MQTT broker: host:port.", pattern=r"^\S+:\d+$")
-    mqtt_version: Literal["5", "3.1.1"] = Field("5", description="MQTT version that the broker speaks: 5 or 3.1.1.")
+    mqtt_version: Literal["auto", "5", "3.1.1"] = Field(
+        "auto", description="MQTT version that the broker speaks: 5, 3.1.1; auto tries one after the other."
+    )
     mqtt_client_id: str = Field("isotherm-connector", description="Name of the MQTT session; one for each connector.")
+    mqtt_username: str | None = Field(None, description="User name for the MQTT broker.")
+    mqtt_password: str | None = Field(None, description="Its password.", repr=False)
+    mqtt_tls: bool = Field(False, description="Speak TLS to the MQTT broker.")
+    mqtt_ca: Path | None = Field(None, description="Authorities (PEM) that the broker's certificate is checked against.")
+    mqtt_certificate: Path | None = Field(None, description="Client certificate (PEM) for the MQTT broker.")
+    mqtt_key: Path | None = Field(None, description="Its private key (PEM).")
     host: str = Field("127.0.0.1", description="Address that listeners bind to.")
     web_port: int = Field(7300, description="Port of the dashboards.", ge=0, le=65535)
     tcp_port: int = Field(7301, description="Port of the TCP connector.", ge=0, le=65535)

@@ -122,7 +122,47 @@ class WebSocketLink(Link):
         await self._session.close()
 
 
-LINKS: dict[str, type[Link]] = {"tcp": TcpLink, "http": HttpLink, "ws": WebSocketLink}
+class MqttLink(Link):
+    """A PUBLISH with QoS 1 for each line, on the topic of its device (MQTT 3.1.1); the broker acknowledges it."""
+
+    is_stream = True
+
+    async def open(self, host: str, port: int) -> None:
+        self._reader, self._writer = await asyncio.open_connection(host, port)
+        name = f"load-{id(self):x}".encode()
+        self._writer.write(b"\x10%c\x00\x04MQTT\x04\x02\x00\x00\x00%c%s" % (12 + len(name), len(name), name))
+        if await self._reader.readexactly(4) != b"\x20\x02\x00\x00":
+            raise ConnectionError("the broker refused the connection")
+        self._packet_id = 0
+
+    async def send(self, payload: bytes) -> None:
+        packets = []
+        for line in payload.splitlines():
+            device, _, rest = line[6:].partition(b"/")  # {"n":"DEVICE/METRIC", …}
+            topic, message = b"devices/%s/readings" % device, b'{"n":"' + rest
+            self._packet_id = self._packet_id % 0xFFFF + 1
+            size = 4 + len(topic) + len(message)
+            length = b"%c" % size if size < 128 else b"%c%c" % (128 | size & 127, size >> 7)
+            packets.append(
+                b"\x32%s%c%c%s%c%c%s"
+                % (length, len(topic) >> 8, len(topic) & 255, topic, self._packet_id >> 8, self._packet_id & 255, message)
+            )
+        self._writer.write(b"".join(packets))
+        await self._writer.drain()
+
+    async def acknowledge(self, readings: int) -> None:
+        while self.acknowledged < readings:
+            packet = await self._reader.readexactly(4)
+            if packet[0] != 0x40:
+                raise ConnectionError(f"the broker sent {packet!r}")
+            self.acknowledged += 1
+
+    async def close(self) -> None:
+        self._writer.write(b"\xe0\x00")
+        self._writer.close()
+
+
+LINKS: dict[str, type[Link]] = {"tcp": TcpLink, "http": HttpLink, "ws": WebSocketLink, "mqtt": MqttLink}
 
 
 def _acknowledged(answer: str | bytes) -> int:

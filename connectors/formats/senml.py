@@ -41,6 +41,7 @@ _BASE_FIELD = re.compile(rb'"b(?:n|t|u|v|s|ver)"\s*:')
 _ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _plain_lines = msgspec.json.Decoder(_PlainRecord)
+_plain_array = msgspec.json.Decoder(list[_PlainRecord])
 _numbered_lines = msgspec.json.Decoder(_NumberedRecord)
 _record = msgspec.json.Decoder(Record)
 _records = msgspec.json.Decoder(list[Record])
@@ -81,6 +82,14 @@ def decode_payload(data: bytes, now: int) -> Iterator[Decoded]:
             yield collector.take()
     if len(collector):
         yield collector.take()
+
+
+def plain_records(payload: bytes) -> Sequence[_PlainRecord] | None:
+    """Return the records of a payload when all are name, value, time and unit and nothing else; else None."""
+    try:
+        return _plain_array.decode(payload) if payload[:1] == b"[" else [_plain_lines.decode(payload)]
+    except _ERRORS:
+        return None
 
 
 def _plain(data: bytes, now: int, first: int) -> Decoded | None:

@@ -22,7 +22,7 @@ import psutil
 import typer
 
 from isotherm import kafka, stackfile
-from isotherm.cli.options import AsJson, DataDir
+from isotherm.cli.options import AsJson, DataDir, address
 from isotherm.errors import IsothermError, StackError
 from isotherm.local.stack import read_ledger
 from isotherm.process import raise_file_limit
@@ -31,10 +31,12 @@ from isotherm.settings import Settings
 PROBE_SECONDS = 0.02
 STORED_SECONDS = 120.0
 SETTLE_SECONDS = 3.0
-BATCHES = {"tcp": 4_000, "http": 1, "ws": 1_000}
-"""Readings in a payload: a chunk of the stream, a request, a message."""
+BATCHES = {"tcp": 4_000, "http": 1, "ws": 1_000, "mqtt": 100}
+"""Readings in a payload: a chunk of the stream, a request, a message; with MQTT, messages of one reading."""
 
-CONNECTIONS = {"tcp": 1, "http": 128, "ws": 1}
+READINGS = {"tcp": 1_000_000, "http": 100_000, "ws": 1_000_000, "mqtt": 200_000}
+
+CONNECTIONS = {"tcp": 1, "http": 128, "ws": 1, "mqtt": 8}
 """Connections that send as fast as they can."""
 
 app = typer.Typer(no_args_is_help=True, help="Measure the local stack.")
@@ -77,7 +79,7 @@ def ingest(
             "load_before": round(os.getloadavg()[0], 2),
         }
         await bench.throughput(2_000, 10, 100)  # what is loaded when it is first needed is loaded now
-        count = readings or (100_000 if protocol == "http" else 1_000_000)
+        count = readings or READINGS[protocol]
         figures |= await bench.throughput(count, devices, batch or BATCHES[protocol])
         if rate:
             figures |= await bench.latency(rate, devices, seconds)
@@ -168,9 +170,9 @@ class _Bench:
         self._settings = settings
         self._supervisor = supervisor
         self._link = LINKS[protocol]
-        self._connector = "tcp" if protocol == "tcp" else "http"
+        self._connector = "http" if protocol == "ws" else protocol
         self._connections = CONNECTIONS[protocol]
-        self._address = settings.host, settings.tcp_port if protocol == "tcp" else settings.http_port
+        self._address = _address(settings, protocol)
 
     async def throughput(self, readings: int, devices: int, batch: int) -> dict[str, Any]:
         """Send as fast as readings are acknowledged, and wait until all are in the store."""
@@ -297,6 +299,12 @@ class _Bench:
 
 
 PROBE_DEVICE = f"probe-{os.urandom(3).hex()}"
+
+
+def _address(settings: Settings, protocol: str) -> tuple[str, int]:
+    if protocol == "mqtt":
+        return address(settings.mqtt)
+    return settings.host, settings.tcp_port if protocol == "tcp" else settings.http_port
 
 
 def _percentiles(waits: Sequence[float]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -79,8 +80,8 @@ class KnownDevices:
 class Bench:
     """What a connector stands on, what it counted, and what it produced."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.producer = SwitchableProducer()
+    def __init__(self, producer: SwitchableProducer | None = None, **settings: Any) -> None:
+        self.producer = producer or SwitchableProducer()
         self.account = Account()
         self.registry = KnownDevices()
         everything: dict[str, Any] = {"linger_ms": 1, "auth": "open", "tcp_port": 0, "http_port": 0, "tcp_tls_port": 0}
@@ -89,6 +90,21 @@ class Bench:
         doorkeeper = Doorkeeper(self.settings, self.registry)  # type: ignore[arg-type]
         self.site = Site(self.settings, self.intake, doorkeeper, Catalogue.of(["device", "host"], ""))
 
+    async def taken(self, count: int) -> None:
+        """Return when so many readings were taken in and are not delivered."""
+        await eventually(lambda: self.intake.room.taken >= count)
+
+    async def delivered(self, count: int) -> None:
+        """Return when so many readings were delivered in all."""
+        await eventually(lambda: self.account.accepted >= count)
+
     async def send(self, lines: bytes, identity: Identity = ANYONE, patient: bool = True) -> Receipt:
         pieces = self.site.catalogue.decoders[NDJSON](lines, now_us())
         return await self.intake.accept(pieces, peer="peer", identity=identity, form=NDJSON, patient=patient)
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Return when a condition holds that nothing tells the coming of."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -1,0 +1,301 @@
+"""The subscriber: keeps a connection to the broker, takes in what comes, and acknowledges it in its order.
+
+Messages are taken in together, as many as have come since the last time. Nearly all are plain: one or a few readings of the
+topic's device, all good. These are put together into one piece; whatever else goes alone, with its own rejects.
+
+A connection that ends does not end the session: the broker sends again what was not acknowledged, with the same packet
+identifiers (MQTT-4.4.0-1). What was taken in already is then acknowledged and not taken in twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from connectors.formats.catalogue import THINGSBOARD_GATEWAY
+from connectors.formats.decoded import Decoded
+from connectors.identity import ANYONE, Identity, only
+from connectors.mqtt.connection import RECEIVE_MAXIMUM, Connection, Publish, Refused
+from connectors.mqtt.plain import Plain
+from connectors.mqtt.topics import Route, Routes, form_of
+from connectors.receipt import Receipt
+from connectors.site import Site
+from isotherm.clock import now_us
+from isotherm.errors import InvalidReading, Unauthorized, Unavailable
+from isotherm.logs import Throttle
+from isotherm.process import end
+from isotherm.rejects import Rejected
+
+SHARE = "$share/isotherm/"
+"""MQTT 5 brokers divide the messages among the connectors that subscribe in one group (§4.8.2)."""
+
+MAX_BATCH = 2_000
+"""Messages that are taken in together."""
+
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""Payloads that wait to be taken in; with more, the broker is not read."""
+
+MAX_WAITING = 2 * RECEIVE_MAXIMUM
+"""Messages that wait to be taken in; those with QoS 0 know no receive maximum."""
+
+RECONNECT_SECONDS = (0.2, 30.0)
+"""The first and the longest pause before connecting again; each is twice the one before, and some of it is left to chance."""
+
+SETTLED_SECONDS = 10.0
+"""A connection that lasted for so long begins with the first pause again."""
+
+STOP_SECONDS = 10.0
+"""How long a stop waits for Kafka to take what was received."""
+
+_BAD_PAYLOAD, _NOT_AUTHORIZED = 0x99, 0x87
+_CODES = {"auth": _NOT_AUTHORIZED, "identity": _NOT_AUTHORIZED}
+
+log = logging.getLogger(__name__)
+
+
+class _Message:
+    """A message that is not acknowledged yet, or was acknowledged lately."""
+
+    __slots__ = ("code", "connection", "content", "is_answered", "publish")
+
+    def __init__(self, publish: Publish, connection: Connection) -> None:
+        self.publish = publish  # without its payload, once it is taken in
+        self.connection = connection  # the last one that it came on
+        self.content = hash((publish.topic, publish.payload))
+        self.code = 0
+        self.is_answered = False
+
+
+class Subscriber:
+    """Brings messages from the broker to intake."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._settings = site.settings
+        self._routes = Routes(site.catalogue.custom)
+        self._is_5 = site.settings.mqtt_version != "3.1.1"
+        self._connection: Connection | None = None
+        self._waiting: deque[_Message] = deque()
+        self._waiting_bytes = 0
+        self._came = asyncio.Event()
+        self._owed: deque[tuple[Receipt, Sequence[_Message]]] = deque()  # what is acknowledged next
+        self._answered = asyncio.Event()
+        self._is_taking = False
+        self._known: OrderedDict[int, _Message] = OrderedDict()  # by packet identifier, of this session
+        self._ready = asyncio.Event()
+        self._throttle = Throttle()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """Subscribe for the length of the block; yields where, when the broker has agreed."""
+        tasks = [
+            asyncio.create_task(self._keep_connected(), name="mqtt-connection"),
+            asyncio.create_task(self._work(), name="mqtt-intake"),
+        ]
+        try:
+            await self._until_ready(tasks)
+            yield f"{'mqtts' if self._settings.mqtt_tls else 'mqtt'}://{self._settings.mqtt}"
+        finally:
+            await self._finish()
+            await end(tasks)
+            if self._connection is not None:
+                await self._connection.close()
+
+    async def _until_ready(self, tasks: list[asyncio.Task[None]]) -> None:
+        ready = asyncio.create_task(self._ready.wait())
+        try:
+            done, _ = await asyncio.wait({ready, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end([ready])
+        for task in done:
+            task.result()
+
+    async def _finish(self) -> None:
+        """Read no more, and acknowledge what was received."""
+        if self._connection is not None:
+            self._connection.pause()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                while self._waiting or self._is_taking or self._owed:
+                    self._answered.clear()
+                    await self._answered.wait()
+        if left := len(self._waiting) + sum(len(messages) for _, messages in self._owed):
+            log.warning("%d messages stay unacknowledged; the broker delivers them again", left)
+
+    # The connection.
+
+    async def _keep_connected(self) -> None:
+        """Connect, and again when the connection ends, with growing pauses."""
+        first, longest = RECONNECT_SECONDS
+        pause = first
+        while True:
+            connection = Connection(self._settings, self._is_5, self._begin, self._receive)
+            began = time.monotonic()
+            try:
+                await connection.open([SHARE + topic if self._is_5 else topic for topic in self._routes.filters])
+            except (OSError, Refused) as error:
+                if self._throttle("away") is not None:
+                    log.warning("the MQTT broker at %s: %s; trying again", self._settings.mqtt, error)
+                if isinstance(error, Refused) and self._settings.mqtt_version == "auto":
+                    self._is_5 = not self._is_5
+            else:
+                version = "5" if self._is_5 else "3.1.1"
+                log.info("connected to the MQTT broker at %s, MQTT %s", self._settings.mqtt, version)
+                self._ready.set()
+                await connection.lost.wait()
+                log.info("the connection to the MQTT broker ended%s", f": {connection.reason}" * bool(connection.reason))
+            finally:
+                self._connection = None
+                await connection.close()
+            if time.monotonic() - began > SETTLED_SECONDS:
+                pause = first
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, longest)
+
+    def _begin(self, connection: Connection) -> None:
+        if not connection.has_session:
+            self._known.clear()  # the broker numbers anew
+        self._connection = connection
+
+    def _receive(self, connection: Connection, publish: Publish) -> None:
+        if publish.is_retained:  # a copy for a new subscription: it was taken in when it was published
+            if publish.packet_id is not None:
+                connection.acknowledge([(publish.packet_id, 0)])
+            return
+        message = _Message(publish, connection)
+        if publish.packet_id is not None and self._is_known(publish.packet_id, message, publish.is_duplicate):
+            return
+        self._waiting.append(message)
+        self._waiting_bytes += len(publish.payload)
+        self._came.set()
+        self._hold_back()
+
+    def _is_known(self, packet_id: int, message: _Message, is_duplicate: bool) -> bool:
+        """Tell whether a message is one that was received already, and have that acknowledged on the new connection."""
+        before = self._known.pop(packet_id, None)
+        if before is not None and is_duplicate and before.content == message.content:
+            self._known[packet_id] = before
+            before.connection = message.connection
+            if before.is_answered:
+                before.connection.acknowledge([(packet_id, before.code)])
+            return True
+        self._known[packet_id] = message
+        while len(self._known) > 2 * RECEIVE_MAXIMUM:
+            self._known.popitem(last=False)
+        return False
+
+    def _hold_back(self) -> None:
+        """Read only as much as can be taken in."""
+        if self._connection is None:
+            return
+        if self._waiting_bytes > MAX_WAITING_BYTES or len(self._waiting) > MAX_WAITING:
+            self._connection.pause()
+        else:
+            self._connection.resume()
+
+    # Taking in.
+
+    async def _work(self) -> None:
+        """Take in what waits, for ever."""
+        while True:
+            await self._came.wait()
+            self._is_taking = True
+            await self._take([self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))])
+            self._is_taking = False
+            if not self._waiting:
+                self._came.clear()
+            self._answered.set()
+            self._hold_back()
+            await asyncio.sleep(0)
+
+    async def _take(self, batch: Sequence[_Message]) -> None:
+        """Take messages in, as many together as can be."""
+        plain, together = Plain(), list[_Message]()
+        for message in batch:
+            publish = message.publish
+            if plain.add(self._routes[publish.topic], publish):
+                together.append(message)
+                continue
+            await self._take_together(plain, together)
+            plain, together = Plain(), []
+            await self._take_alone(message)
+        await self._take_together(plain, together)
+
+    async def _take_together(self, plain: Plain, messages: list[_Message]) -> None:
+        receipt = Receipt()
+        if messages and self._site.intake.take_clean(plain.decoded(now_us()), receipt):
+            self._owe(receipt, messages)
+            return
+        for message in messages:  # one of them is not good, or there is no room
+            await self._take_alone(message)
+
+    async def _take_alone(self, message: _Message) -> None:
+        publish, route = message.publish, self._routes[message.publish.topic]
+        form = ""
+        try:
+            if route.is_passed_over:
+                self._owe(Receipt(), [message])
+                return
+            identity = await self._identity(route, publish)
+            if route.error:
+                raise InvalidReading("name", route.error)
+            form = route.form or form_of(publish.payload, *publish.properties.get("content_type", ())[:1])
+            pieces = self._site.catalogue.decoder(form)(publish.payload, now_us())
+        except (InvalidReading, Unauthorized) as error:
+            reason = error.reason if isinstance(error, InvalidReading) else "auth"
+            identity, pieces = ANYONE, iter([Decoded.nothing(Rejected(reason, str(error), publish.payload, route.device))])
+        receipt = await self._site.intake.accept(pieces, peer=publish.topic, identity=identity, form=form, patient=True)
+        if receipt.refusals:
+            message.code = _CODES.get(receipt.refusals[0].reason, _BAD_PAYLOAD)
+        self._owe(receipt, [message])
+
+    async def _identity(self, route: Route, publish: Publish) -> Identity:
+        """Return for whom a message may speak: the topic's device, as the broker lets nobody else publish there.
+
+        Raises:
+            Unauthorized: the topic names no device, and the message does not either.
+        """
+        doorkeeper = self._site.doorkeeper
+        try:
+            if route.device is not None:
+                return await doorkeeper.identify(certified=route.device)
+            said = dict(publish.properties.get("user_property", ()))
+            if doorkeeper.is_open and said.get("device") is None and route.form == THINGSBOARD_GATEWAY:
+                return ANYONE
+            if said.get("device") is None and said.get("token") is None:
+                raise Unauthorized(
+                    f"who sends on {publish.topic} must say so in a user property, token or device; "
+                    "MQTT 3.1.1 has none: publish to devices/ID/telemetry"
+                )
+            return await doorkeeper.identify(device=said.get("device"), token=said.get("token"))
+        except Unavailable:
+            return only(route.device) if route.device is not None else ANYONE
+
+    # Answering.
+
+    def _owe(self, receipt: Receipt, messages: Sequence[_Message]) -> None:
+        """Acknowledge messages when Kafka has what is in them, and those before."""
+        for message in messages:
+            self._waiting_bytes -= len(message.publish.payload)
+            message.publish = message.publish._replace(payload=b"", properties={})
+        self._owed.append((receipt, messages))
+        if receipt.is_durable:
+            self._answer()
+        else:
+            receipt.when_settled(self._answer)
+
+    def _answer(self) -> None:
+        answers: dict[Connection, list[tuple[int, int]]] = {}
+        while self._owed and self._owed[0][0].is_durable:
+            for message in self._owed.popleft()[1]:
+                message.is_answered = True
+                if message.publish.packet_id is not None:
+                    answers.setdefault(message.connection, []).append((message.publish.packet_id, message.code))
+        for connection, packets in answers.items():
+            connection.acknowledge(packets)
+        self._answered.set()

@@ -1,0 +1,103 @@
+"""What a topic means: whose readings a message on it holds, and in which format.
+
+    | topic                          | payload                                                                    |
+    |--------------------------------|----------------------------------------------------------------------------|
+    | ``devices/ID/readings``        | SenML JSON or CBOR, NDJSON, Influx or Graphite lines                       |
+    | ``devices/ID/telemetry``       | ThingsBoard's JSON of one device                                           |
+    | ``devices/ID/gateway``         | ThingsBoard's JSON of a gateway: devices by their names                    |
+    | ``devices/ID/METRIC``          | a plain number                                                             |
+    | ``v1/devices/me/telemetry``    | ThingsBoard's topics: who it is says the user property ``token`` or,       |
+    | ``v1/gateway/telemetry``       | with ISOTHERM_AUTH=open, ``device`` (MQTT 5); brokers tell no user names   |
+    | those of decoders              | what the decoder understands                                               |
+
+``commands``, ``replies`` and ``attributes`` are no metrics: they are passed over here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from connectors.decoders import Decoders
+from connectors.formats.catalogue import MEDIA_TYPES, SENML_CBOR, THINGSBOARD, THINGSBOARD_GATEWAY, detect_body
+from connectors.formats.number import number_form
+from isotherm.names import is_device_name, is_metric_name
+
+FILTERS = ("devices/+/+", "v1/devices/me/telemetry", "v1/gateway/telemetry")
+"""What is subscribed to."""
+
+PASSED_OVER = frozenset({"commands", "replies", "attributes"})
+
+MAX_KNOWN = 100_000
+"""Topics whose meaning is remembered."""
+
+_CBOR_ARRAYS = frozenset({*range(0x80, 0x9C), 0x9F})
+_FORMS = {"telemetry": THINGSBOARD, "gateway": THINGSBOARD_GATEWAY}
+_OWN = {"v1/devices/me/telemetry": THINGSBOARD, "v1/gateway/telemetry": THINGSBOARD_GATEWAY}
+
+
+class Route(NamedTuple):
+    """What a topic means.
+
+    Attributes:
+        device: Whose readings they are; None when the message itself must say so.
+        form: Name of the payload's format; None when the payload shows it.
+        metric: Of a plain number.
+        error: Why it means nothing, or empty.
+        is_passed_over: Messages are not for us.
+    """
+
+    device: str | None = None
+    form: str | None = None
+    metric: str = ""
+    error: str = ""
+    is_passed_over: bool = False
+
+
+class Routes(dict[str, Route]):
+    """Topic → what it means."""
+
+    def __init__(self, decoders: Decoders) -> None:
+        super().__init__()
+        self._decoders = decoders
+
+    @property
+    def filters(self) -> Sequence[str]:
+        """What to subscribe to."""
+        return (*FILTERS, *self._decoders.topics)
+
+    def __missing__(self, topic: str) -> Route:
+        if len(self) >= MAX_KNOWN:
+            self.clear()
+        self[topic] = route = self._route(topic)
+        return route
+
+    def _route(self, topic: str) -> Route:
+        if (found := self._decoders.by_topic(topic)) is not None:
+            device, form = found
+            return Route(device, form) if is_device_name(device) else Route(error=f"{device[:80]!r} is no device name")
+        if topic in _OWN:
+            return Route(form=_OWN[topic])
+        levels = topic.split("/")
+        if len(levels) != 3 or levels[0] != "devices":
+            return Route(error=f"topic {topic[:200]!r}, expected devices/ID/readings, or a metric in place of readings")
+        _, device, last = levels
+        if not is_device_name(device):
+            return Route(error=f"topic {topic[:200]!r}: {device[:80]!r} is no device name")
+        if last in PASSED_OVER:
+            return Route(device, is_passed_over=True)
+        if last == "readings":
+            return Route(device)
+        if last in _FORMS:
+            return Route(device, _FORMS[last])
+        if not is_metric_name(last):
+            return Route(device, error=f"topic {topic[:200]!r}: {last[:80]!r} is no metric name")
+        return Route(device, number_form(last), last)
+
+
+def form_of(payload: bytes, content_type: str = "") -> str:
+    """Return the format of a payload: what its content type says (MQTT 5 §3.3.2.3.9), else what it looks like."""
+    known = MEDIA_TYPES.get(content_type.partition(";")[0].strip().lower())
+    if known is not None:
+        return known
+    return SENML_CBOR if payload[:1] and payload[0] in _CBOR_ARRAYS else detect_body(payload)

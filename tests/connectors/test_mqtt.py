@@ -1,0 +1,396 @@
+"""The MQTT connector against brokers that behave and brokers that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import cbor2
+import pytest
+
+from connectors import intake, mqtt
+from connectors.mqtt import connection, subscriber
+from isotherm.topics import Topic, partition_of
+from tests.support.intake import Bench, SwitchableProducer
+from tests.support.mqtt_broker import Script, ScriptedBroker, scripted
+
+ROOM = "devices/room-1/readings"
+
+
+def reading(value: float, metric: str = "t") -> bytes:
+    return b'{"n":"%s","v":%g}' % (metric.encode(), value)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriber, "RECONNECT_SECONDS", (0.01, 0.05))
+
+
+@asynccontextmanager
+async def listening(broker: ScriptedBroker, bench: Bench | None = None, **settings: Any) -> AsyncIterator[Bench]:
+    bench = bench or Bench(mqtt=f"127.0.0.1:{broker.port}", **settings)
+    async with asyncio.timeout(30), bench.intake.running(), mqtt.listening(bench.site):
+        yield bench
+
+
+async def test_puback_is_sent_when_kafka_has_the_reading_and_not_before() -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        peer = await broker.peer()
+        bench.producer.on.clear()
+        peer.publish(ROOM, reading(1), 7)
+        await bench.taken(1)
+        assert peer.acknowledged == []
+        bench.producer.on.set()
+        await peer.until(lambda: peer.acknowledged == [(7, 0)])
+    assert bench.producer.values_of("room-1/t") == [1]
+
+
+async def test_pubacks_leave_in_the_order_of_their_messages() -> None:
+    """MQTT-4.6.0-2."""
+
+    class Slow(SwitchableProducer):
+        """Holds back what is of one device."""
+
+        async def deliver(self, topic: Topic, value: bytes, *, partition: int | None = None, key: str | None = None) -> None:
+            if partition == partition_of("slow", 8):
+                await self.on.wait()
+            self.packs[partition or 0].append(value)  # type: ignore[arg-type]
+
+    async with scripted() as broker:
+        bench = Bench(mqtt=f"127.0.0.1:{broker.port}", producer=Slow())
+        assert partition_of("slow", 8) != partition_of("fast", 8)
+        async with listening(broker, bench):
+            peer = await broker.peer()
+            bench.producer.on.clear()
+            peer.publish("devices/slow/readings", reading(1), 1)
+            await bench.taken(1)
+            for packet_id in range(2, 6):
+                peer.publish("devices/fast/readings", reading(1), packet_id)
+            await bench.delivered(4)
+            assert peer.acknowledged == []
+            bench.producer.on.set()
+            await peer.until(lambda: len(peer.acknowledged) == 5)
+            assert [one for one, _ in peer.acknowledged] == [1, 2, 3, 4, 5]
+
+
+async def test_what_is_sent_again_after_a_lost_connection_is_stored_once() -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        first = await broker.peer()
+        bench.producer.on.clear()
+        first.publish(ROOM, reading(1), 1)
+        first.publish(ROOM, reading(2), 2)
+        await bench.taken(2)
+        broker.script.session = True
+        first.writer.close()
+        second = await broker.peer(1)
+        second.publish(ROOM, reading(1), 1, dup=True)
+        second.publish(ROOM, reading(2), 2, dup=True)
+        second.publish(ROOM, reading(3), 3)
+        await bench.taken(3)
+        bench.producer.on.set()
+        await second.until(lambda: len(second.acknowledged) == 3)
+        assert second.acknowledged == [(1, 0), (2, 0), (3, 0)]
+    assert bench.producer.values_of("room-1/t") == [1, 2, 3]
+
+
+async def test_what_was_acknowledged_and_is_sent_again_is_acknowledged_again_and_not_stored_twice() -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        first = await broker.peer()
+        first.publish(ROOM, reading(1), 1)
+        await first.until(lambda: first.acknowledged == [(1, 0)])
+        broker.script.session = True
+        first.writer.close()
+        second = await broker.peer(1)
+        second.publish(ROOM, reading(1), 1, dup=True)
+        await second.until(lambda: second.acknowledged == [(1, 0)])
+        second.publish(ROOM, reading(1), 1)  # the same content without DUP is another message
+        await second.until(lambda: len(second.acknowledged) == 2)
+    assert bench.producer.values_of("room-1/t") == [1, 1]
+
+
+async def test_an_acknowledgement_never_leaves_on_another_connection() -> None:
+    """After a lost session the same packet identifier is another message's."""
+    async with scripted() as broker, listening(broker) as bench:
+        first = await broker.peer()
+        bench.producer.on.clear()
+        first.publish(ROOM, reading(1), 1)
+        await bench.taken(1)
+        first.writer.close()
+        second = await broker.peer(1)
+        bench.producer.on.set()
+        second.publish(ROOM, reading(2), 2)
+        await second.until(lambda: bool(second.acknowledged))
+        assert second.acknowledged == [(2, 0)]
+    assert bench.producer.values_of("room-1/t") == [1, 2]
+
+
+async def test_with_a_lost_session_identifiers_begin_anew() -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        first = await broker.peer()
+        first.publish(ROOM, reading(1), 1)
+        await first.until(lambda: bool(first.acknowledged))
+        first.writer.close()
+        second = await broker.peer(1)
+        second.publish(ROOM, reading(1), 1, dup=True)  # a broker that lost the session cannot mean that one
+        await second.until(lambda: bool(second.acknowledged))
+    assert bench.producer.values_of("room-1/t") == [1, 1]
+
+
+async def test_a_connection_dropped_within_a_packet_is_made_anew_and_subscribed() -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        first = await broker.peer()
+        first.writer.write(first.packet(ROOM, reading(1))[:10])
+        first.writer.close()
+        second = await broker.peer(1)
+        assert second.subscribed == first.subscribed
+        second.publish(ROOM, reading(1))
+        await second.until(lambda: bool(second.acknowledged))
+    assert bench.producer.values_of("room-1/t") == [1]
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\x32\x04\xff\xffab",  # a topic longer than the packet
+        b"\x32\x03\x00\x01a",  # no packet identifier
+        b"\x32\x06\x00\x01a\x00\x01\x7f",  # properties that are cut off
+        b"\x32\x07\x00\x02\xff\xfe\x00\x01\x00",  # a topic that is not UTF-8
+        b"\x32\xff\xff\xff\xff\xff\xff",  # a length of more than four bytes
+        b"\x00\x00",  # packet type 0 is reserved
+    ],
+)
+async def test_a_malformed_packet_costs_its_connection_and_nothing_else(junk: bytes) -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        first = await broker.peer()
+        first.writer.write(junk)
+        if junk[0]:
+            await first.closed.wait()
+            peer = await broker.peer(1)
+        else:
+            peer = first  # gmqtt passes over what it does not know
+        peer.publish(ROOM, reading(1), 1)
+        await peer.until(lambda: bool(peer.acknowledged))
+    assert bench.producer.values_of("room-1/t") == [1]
+
+
+async def test_a_broker_that_does_not_answer_connect_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.2)
+    async with scripted(Script(connack=None)) as broker:
+        async with asyncio.TaskGroup() as tasks:
+
+            async def later() -> None:
+                async with asyncio.timeout(10):
+                    while len(broker.peers) < 2:
+                        await asyncio.sleep(0.01)
+                broker.script.connack = 0
+
+            tasks.create_task(later())
+            async with listening(broker) as bench:
+                peer = await broker.peer(len(broker.peers) - 1)
+                peer.publish(ROOM, reading(1))
+                await peer.until(lambda: bool(peer.acknowledged))
+    assert bench.producer.values_of("room-1/t") == [1]
+
+
+@pytest.mark.parametrize("script", [Script(connack=0x87), Script(connack=5, versions=(4,)), Script(suback=0x80)])
+async def test_a_refusal_is_said_and_tried_again(script: Script, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    async with scripted(script) as broker:
+
+        async def relent() -> None:
+            while len(broker.peers) < 2:
+                await asyncio.sleep(0.01)
+            script.connack, script.suback = 0, 1
+
+        relenting = asyncio.create_task(relent())
+        async with listening(broker):
+            await relenting
+    assert "the MQTT broker at" in caplog.text
+
+
+async def test_a_broker_that_speaks_only_3_1_1_is_spoken_to_so() -> None:
+    async with scripted(Script(versions=(4,))) as broker, listening(broker) as bench:
+        peer = await broker.peer(len(broker.peers) - 1)
+        assert peer.version == 4
+        assert not any(topic.startswith("$share") for topic in peer.subscribed)
+        peer.publish(ROOM, b"junk", 1)
+        peer.publish(ROOM, reading(1), 2)
+        await peer.until(lambda: len(peer.acknowledged) == 2)
+    assert bench.producer.values_of("room-1/t") == [1]
+    assert [one.reason for one in bench.producer.rejects] == ["malformed"]
+
+
+async def test_with_mqtt_5_connectors_share_a_subscription() -> None:
+    async with scripted() as broker, listening(broker):
+        assert "$share/isotherm/devices/+/+" in (await broker.peer()).subscribed
+
+
+async def test_a_retained_copy_is_acknowledged_and_not_stored() -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        peer = await broker.peer()
+        peer.publish(ROOM, reading(1), 1, retain=True)
+        peer.publish(ROOM, reading(2), 2)
+        await peer.until(lambda: len(peer.acknowledged) == 2)
+    assert bench.producer.values_of("room-1/t") == [2]
+
+
+async def test_what_is_bad_gets_a_reason_code_and_a_reject_and_others_go_on() -> None:
+    far = b'{"n":"t","v":1,"t":99999999999}'
+    async with scripted() as broker, listening(broker) as bench:
+        peer = await broker.peer()
+        packets = [reading(1), b"junk", far, reading(2), b'{"n":"room-2/t","v":1}', reading(3)]
+        peer.writer.write(b"".join(peer.packet(ROOM, payload, at) for at, payload in enumerate(packets, 1)))
+        await peer.until(lambda: len(peer.acknowledged) == 6)
+        assert peer.acknowledged == [(1, 0), (2, 0x99), (3, 0x99), (4, 0), (5, 0x87), (6, 0)]
+    assert bench.producer.values_of("room-1/t") == [1, 2, 3]
+    kept = {one.reason: one for one in bench.producer.rejects}
+    assert set(kept) == {"malformed", "time", "identity"}
+    assert (kept["malformed"].original, kept["time"].original) == (b"junk", far)
+    assert {one.peer for one in bench.producer.rejects} == {ROOM}
+    assert {one.device for one in bench.producer.rejects} == {"room-1"}
+
+
+async def test_what_does_not_fit_waits_in_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages with QoS 0 have no receive maximum: what is too much is not read."""
+    monkeypatch.setattr(intake, "MAX_IN_FLIGHT", 10)
+    monkeypatch.setattr(subscriber, "MAX_WAITING", 50)
+    count = 200_000
+    async with scripted() as broker, listening(broker) as bench:
+        peer = await broker.peer()
+        bench.producer.on.clear()
+        sent = asyncio.Event()
+
+        async def flood() -> None:
+            for at in range(0, count, 1000):
+                peer.writer.write(b"".join(peer.packet(ROOM, reading(i), None) for i in range(at, at + 1000)))
+                await peer.writer.drain()
+            sent.set()
+
+        flooding = asyncio.create_task(flood())
+        await bench.taken(1)
+        done, _ = await asyncio.wait({flooding}, timeout=0.5)
+        assert not done
+        bench.producer.on.set()
+        await flooding
+        await bench.delivered(count)
+    assert bench.producer.values_of("room-1/t") == list(range(count))
+
+
+async def test_a_stop_acknowledges_what_was_received() -> None:
+    async with scripted() as broker:
+        async with listening(broker) as bench:
+            peer = await broker.peer()
+            bench.producer.on.clear()
+            for packet_id in range(1, 101):
+                peer.publish(ROOM, reading(packet_id), packet_id)
+            await bench.taken(100)
+            asyncio.get_running_loop().call_later(0.2, bench.producer.on.set)
+        await peer.closed.wait()
+    assert [one for one, _ in peer.acknowledged] == list(range(1, 101))
+
+
+async def test_a_session_taken_over_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with scripted() as broker, listening(broker):
+        peer = await broker.peer()
+        peer.writer.write(b"\xe0\x02\x8e\x00")
+        peer.writer.close()
+        await broker.peer(1)
+    assert "another connector uses this client id" in caplog.text
+
+
+# What topics mean.
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "series", "value"),
+    [
+        ("devices/room-1/temperature", b"21.5", "room-1/temperature", 21.5),
+        ("devices/room-1/temperature", b" -3 ", "room-1/temperature", -3),
+        (ROOM, b'[{"bn":"room-1/","n":"t","v":4}]', "room-1/t", 4),
+        (ROOM, cbor2.dumps([{0: "t", 2: 5}]), "room-1/t", 5),
+        (ROOM, b"climate t=6", "room-1/climate/t", 6),
+        ("devices/urn:dev:ow:10e2073a01080063/readings", reading(7), "urn:dev:ow:10e2073a01080063/t", 7),
+        ("devices/room-1/telemetry", b'{"ts":1000,"values":{"t":8}}', None, 8),
+        ("devices/room-1/telemetry", b'{"t":8}', "room-1/t", 8),
+    ],
+)
+async def test_payloads_of_topics(topic: str, payload: bytes, series: str | None, value: float) -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        peer = await broker.peer()
+        peer.publish(topic, payload)
+        await peer.until(lambda: bool(peer.acknowledged))
+    if series is None:
+        assert [one.reason for one in bench.producer.rejects] == ["time"]  # 1970
+    else:
+        assert bench.producer.values_of(series) == [value]
+        assert bench.producer.rejects == []
+
+
+@pytest.mark.parametrize("topic", ["devices/room 1/readings", "devices/room-1/<b>", "devices//readings", "elsewhere"])
+async def test_a_topic_that_means_nothing_is_rejected(topic: str) -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        peer = await broker.peer()
+        peer.publish(topic, reading(1))
+        await peer.until(lambda: peer.acknowledged == [(1, 0x99)])
+    assert [(one.reason, one.peer) for one in bench.producer.rejects] == [("name", topic)]
+
+
+async def test_commands_and_replies_are_passed_over() -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        peer = await broker.peer()
+        peer.publish("devices/room-1/commands", b"on", 1)
+        peer.publish("devices/room-1/replies", b"done", 2)
+        await peer.until(lambda: len(peer.acknowledged) == 2)
+    assert (bench.producer.rejects, dict(bench.producer.packs)) == ([], {})
+
+
+async def test_a_gateway_may_speak_for_its_children() -> None:
+    async with scripted() as broker:
+        bench = Bench(mqtt=f"127.0.0.1:{broker.port}", auth="token")
+        bench.registry.add("gw", "room-1")
+        async with listening(broker, bench):
+            peer = await broker.peer()
+            peer.publish("devices/gw/readings", b'[{"n":"room-1/t","v":1},{"n":"room-2/t","v":1},{"n":"own","v":2}]', 1)
+            peer.publish("devices/gw/gateway", b'{"room-1":[{"x":5}],"room-2":[{"x":5}]}', 2)
+            await peer.until(lambda: len(peer.acknowledged) == 2)
+    assert bench.producer.values_of("room-1/t") == [1]
+    assert bench.producer.values_of("gw/own") == [2]
+    assert bench.producer.values_of("room-1/x") == [5]
+    assert [one.reason for one in bench.producer.rejects] == ["identity", "identity"]
+
+
+def user_property(name: str, value: str) -> bytes:
+    return b"\x26" + b"".join(len(one).to_bytes(2, "big") + one.encode() for one in (name, value))
+
+
+async def test_on_thingsboards_topics_a_user_property_says_who_it_is() -> None:
+    async with scripted() as broker:
+        bench = Bench(mqtt=f"127.0.0.1:{broker.port}", auth="token")
+        bench.registry.add("room-1")
+        async with listening(broker, bench):
+            peer = await broker.peer()
+            topic, payload = "v1/devices/me/telemetry", b'{"t":1}'
+            peer.publish(topic, payload, 1, more=user_property("token", "s-room-1"))
+            peer.publish(topic, payload, 2, more=user_property("token", "wrong"))
+            peer.publish(topic, payload, 3, more=user_property("device", "room-1"))
+            peer.publish(topic, payload, 4)
+            await peer.until(lambda: len(peer.acknowledged) == 4)
+    assert [code for _, code in peer.acknowledged] == [0, 0x87, 0x87, 0x87]
+    assert bench.producer.values_of("room-1/t") == [1]
+
+
+async def test_when_the_registry_is_away_the_topics_device_is_taken_at_its_word() -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        bench.registry.is_away = True
+        peer = await broker.peer()
+        peer.publish(ROOM, b'[{"n":"room-1/t","v":1}]', 1)
+        await peer.until(lambda: peer.acknowledged == [(1, 0)])
+    assert bench.producer.values_of("room-1/t") == [1]
+
+
+async def test_the_password_of_a_broker_is_not_shown() -> None:
+    assert "secret" not in repr(Bench(mqtt_username="me", mqtt_password="secret").settings)
