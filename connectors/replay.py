@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 
-from connectors.formats.catalogue import NDJSON, SENML_JSON, Catalogue, detect_body
+from connectors.formats.catalogue import NDJSON, SENML_JSON, Catalogue, detect_body, split
 from connectors.formats.decoded import Decoded
 from connectors.identity import Identity
 from connectors.intake import Intake
@@ -82,7 +83,9 @@ class Replayer:
         chosen = form or record.form or detect_body(data)
         if chosen == SENML_JSON and record.count > 1:
             chosen = NDJSON  # records of arrays, each in a line
-        return self._catalogue.decoders[chosen](data, record.received_at)
+        decoder = self._catalogue.decoder(chosen)
+        count = 1 if correct is not None else record.count
+        return chain.from_iterable(decoder(part, record.received_at) for part in split(chosen, data, count))
 
 
 def _corrected(data: bytes, correct: Correct) -> bytes:

@@ -20,6 +20,7 @@ MAX_SERIES_CHARS = 2 * MAX_NAME_CHARS + 1
 
 _NO_METRIC_CHAR = re.compile(r"[^A-Za-z0-9\-:._/]")
 _NO_DEVICE_CHAR = re.compile(r"[^A-Za-z0-9\-:._]")
+_NO_BARE_CHAR = re.compile(r"[^A-Za-z0-9\-._]")
 
 
 def as_text(data: bytes) -> str:
@@ -62,6 +63,15 @@ def escape_device(text: str) -> str:
     'hall_202_2Fdoor'
     """
     return _NO_DEVICE_CHAR.sub(_hex, text)
+
+
+def escape_bare_metric(text: str) -> str:
+    """Do the same for a metric that stands alone, in which a slash or a colon would end the name of a device.
+
+    >>> escape_bare_metric("power:L1/W")
+    'power_3AL1_2FW'
+    """
+    return _NO_BARE_CHAR.sub(_hex, text)
 
 
 def _hex(match: re.Match[str]) -> str:
