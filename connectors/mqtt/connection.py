@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import struct
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import gmqtt
 from gmqtt.mqtt.constants import MQTTCommands, MQTTv50, MQTTv311
 from gmqtt.mqtt.handler import MQTTConnectError
+from gmqtt.mqtt.utils import unpack_variable_byte_integer
 
 from isotherm.errors import SettingsError
 from isotherm.process import done_before
@@ -108,9 +110,7 @@ class Connection:
         self._is_paused = False
         options = {"receive_maximum": RECEIVE_MAXIMUM, "session_expiry_interval": SESSION_SECONDS}
         options["maximum_packet_size"] = MAX_PACKET_BYTES
-        self._client = gmqtt.Client(
-            settings.mqtt_client_id, clean_session=False, logger=_quiet, **(options if is_5 else {})
-        )
+        self._client = gmqtt.Client(settings.mqtt_client_id, clean_session=False, logger=_quiet, **(options if is_5 else {}))
         self._client.set_config({"reconnect_retries": _NO_RECONNECTS})
         if settings.mqtt_username is not None:
             self._client.set_auth_credentials(settings.mqtt_username, settings.mqtt_password)
@@ -141,7 +141,7 @@ class Connection:
                     )
                 )
                 transport = self._client._connection._transport
-                self._protocol._read_loop_future.add_done_callback(lambda _: transport.close())  # else it is not read for ever
+                self._protocol._read_loop_future.add_done_callback(lambda _: transport.close())  # which is not read any more
                 self._client.subscribe([gmqtt.Subscription(topic, qos=1, **self._options(topic)) for topic in topics])
                 granted = await self._subscribed
         except TimeoutError:
@@ -227,7 +227,7 @@ class Connection:
     def _on_publish(self, command: int, packet: bytes) -> None:
         try:
             publish = self._parsed(command, packet)
-        except (IndexError, UnicodeDecodeError, ValueError) as error:
+        except (IndexError, TypeError, ValueError, struct.error) as error:
             self.reason = f"it sent a malformed PUBLISH: {error!r}"
             self._protocol._transport.close()
         else:
@@ -247,8 +247,9 @@ class Connection:
         elif packet[end] == 0:
             payload = packet[end + 1 :]
         else:
+            size, rest = unpack_variable_byte_integer(packet[end:])
             properties, payload = self._handler._parse_properties(packet[end:])
-            if properties is None:
+            if properties is None or size > len(rest):
                 raise ValueError("its properties cannot be read")
         return Publish(topic.decode(), payload, packet_id, bool(command & 8), bool(command & 1), properties)
 

@@ -10,8 +10,8 @@ import re
 import numpy as np
 
 from connectors.formats.decoded import Decoded
-from connectors.formats.senml import plain_records
 from connectors.formats.records import senml_us
+from connectors.formats.senml import plain_records
 from connectors.mqtt.connection import Publish
 from connectors.mqtt.topics import Route
 
@@ -30,7 +30,7 @@ class Plain:
     def add(self, route: Route, publish: Publish) -> bool:
         """Take a message, if it is plain; else nothing is done."""
         device, payload = route.device, publish.payload
-        if device is None or publish.properties or device.startswith("urn:"):
+        if device is None or route.error or route.is_passed_over or publish.properties or device.startswith("urn:"):
             return False
         if route.metric:
             if _NUMBER.fullmatch(payload) is None:

@@ -44,7 +44,7 @@ MAX_WAITING = 2 * RECEIVE_MAXIMUM
 """Messages that wait to be taken in; those with QoS 0 know no receive maximum."""
 
 RECONNECT_SECONDS = (0.2, 30.0)
-"""The first and the longest pause before connecting again; each is twice the one before, and some of it is left to chance."""
+"""The first and the longest pause before connecting again; each is twice the one before, less some chance."""
 
 SETTLED_SECONDS = 10.0
 """A connection that lasted for so long begins with the first pause again."""
@@ -77,7 +77,7 @@ class Subscriber:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._settings = site.settings
-        self._routes = Routes(site.catalogue.custom)
+        self._routes = Routes()
         self._is_5 = site.settings.mqtt_version != "3.1.1"
         self._connection: Connection | None = None
         self._waiting: deque[_Message] = deque()
@@ -93,27 +93,17 @@ class Subscriber:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
         """Subscribe for the length of the block; yields where, when the broker has agreed."""
-        tasks = [
-            asyncio.create_task(self._keep_connected(), name="mqtt-connection"),
-            asyncio.create_task(self._work(), name="mqtt-intake"),
-        ]
-        try:
-            await self._until_ready(tasks)
-            yield f"{'mqtts' if self._settings.mqtt_tls else 'mqtt'}://{self._settings.mqtt}"
-        finally:
-            await self._finish()
-            await end(tasks)
-            if self._connection is not None:
-                await self._connection.close()
-
-    async def _until_ready(self, tasks: list[asyncio.Task[None]]) -> None:
-        ready = asyncio.create_task(self._ready.wait())
-        try:
-            done, _ = await asyncio.wait({ready, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await end([ready])
-        for task in done:
-            task.result()
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self._keep_connected(), name="mqtt-connection"),
+                tasks.create_task(self._work(), name="mqtt-intake"),
+            ]
+            try:
+                await self._ready.wait()
+                yield f"{'mqtts' if self._settings.mqtt_tls else 'mqtt'}://{self._settings.mqtt}"
+                await self._finish()
+            finally:
+                await end(running)
 
     async def _finish(self) -> None:
         """Read no more, and acknowledge what was received."""
@@ -236,19 +226,19 @@ class Subscriber:
 
     async def _take_alone(self, message: _Message) -> None:
         publish, route = message.publish, self._routes[message.publish.topic]
-        form = ""
+        if route.is_passed_over:
+            self._owe(Receipt(), [message])
+            return
+        form, identity = "", ANYONE
         try:
-            if route.is_passed_over:
-                self._owe(Receipt(), [message])
-                return
-            identity = await self._identity(route, publish)
             if route.error:
                 raise InvalidReading("name", route.error)
+            identity = await self._identity(route, publish)
             form = route.form or form_of(publish.payload, *publish.properties.get("content_type", ())[:1])
             pieces = self._site.catalogue.decoder(form)(publish.payload, now_us())
         except (InvalidReading, Unauthorized) as error:
-            reason = error.reason if isinstance(error, InvalidReading) else "auth"
-            identity, pieces = ANYONE, iter([Decoded.nothing(Rejected(reason, str(error), publish.payload, route.device))])
+            reason, detail = (error.reason, error.detail) if isinstance(error, InvalidReading) else ("auth", str(error))
+            pieces = iter([Decoded.nothing(Rejected(reason, detail, publish.payload, route.device))])
         receipt = await self._site.intake.accept(pieces, peer=publish.topic, identity=identity, form=form, patient=True)
         if receipt.refusals:
             message.code = _CODES.get(receipt.refusals[0].reason, _BAD_PAYLOAD)

@@ -15,12 +15,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from connectors.decoders import Decoders
-from connectors.formats.catalogue import MEDIA_TYPES, SENML_CBOR, THINGSBOARD, THINGSBOARD_GATEWAY, detect_body
-from connectors.formats.number import number_form
+from connectors.formats.catalogue import MEDIA_TYPES, NUMBER, SENML_CBOR, THINGSBOARD, THINGSBOARD_GATEWAY, detect_body
 from isotherm.names import is_device_name, is_metric_name
 
 FILTERS = ("devices/+/+", "v1/devices/me/telemetry", "v1/gateway/telemetry")
@@ -57,14 +55,23 @@ class Route(NamedTuple):
 class Routes(dict[str, Route]):
     """Topic → what it means."""
 
-    def __init__(self, decoders: Decoders) -> None:
+    def __init__(
+        self, topics: Sequence[str] = (), by_topic: Callable[[str], tuple[str, str] | None] = lambda _: None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            topics: Further filters.
+            by_topic: Returns the device and the format of a topic that one of these is for, else None.
+        """
         super().__init__()
-        self._decoders = decoders
+        self._topics = topics
+        self._by_topic = by_topic
 
     @property
     def filters(self) -> Sequence[str]:
         """What to subscribe to."""
-        return (*FILTERS, *self._decoders.topics)
+        return (*FILTERS, *self._topics)
 
     def __missing__(self, topic: str) -> Route:
         if len(self) >= MAX_KNOWN:
@@ -73,7 +80,7 @@ class Routes(dict[str, Route]):
         return route
 
     def _route(self, topic: str) -> Route:
-        if (found := self._decoders.by_topic(topic)) is not None:
+        if (found := self._by_topic(topic)) is not None:
             device, form = found
             return Route(device, form) if is_device_name(device) else Route(error=f"{device[:80]!r} is no device name")
         if topic in _OWN:
@@ -92,7 +99,7 @@ class Routes(dict[str, Route]):
             return Route(device, _FORMS[last])
         if not is_metric_name(last):
             return Route(device, error=f"topic {topic[:200]!r}: {last[:80]!r} is no metric name")
-        return Route(device, number_form(last), last)
+        return Route(device, NUMBER + last, last)
 
 
 def form_of(payload: bytes, content_type: str = "") -> str:

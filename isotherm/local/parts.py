@@ -191,7 +191,7 @@ def _mqtt_broker_command(settings: Settings, port: int) -> Sequence[str]:
     configuration = directory / "mosquitto.conf"
     configuration.write_text(
         f"listener {port} {settings.host}\nallow_anonymous true\nlog_type error\nlog_type warning\n"
-        # Nothing that was acknowledged is dropped for want of room: a broker out of memory is noticed, a dropped message not.
+        # Nothing that was acknowledged is dropped for want of room: mosquitto would do so in silence.
         "max_inflight_messages 4000\nmax_queued_messages 0\nmax_packet_size 2097152\n"
         # The connector's session outlives a restart, so that what is published before it is back is kept for it.
         f"persistence true\npersistence_location {directory}/\nautosave_interval 5\n"

@@ -106,5 +106,5 @@ class Bench:
 async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Return when a condition holds that nothing tells the coming of."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -47,13 +47,27 @@ class Peer:
         self._changed = asyncio.Event()
 
     def publish(
-        self, topic: str, payload: bytes, packet_id: int | None = 1, *, dup: bool = False, retain: bool = False, more: bytes = b""
+        self,
+        topic: str,
+        payload: bytes,
+        packet_id: int | None = 1,
+        *,
+        dup: bool = False,
+        retain: bool = False,
+        more: bytes = b"",
     ) -> None:
         """Send a message; ``more`` are MQTT 5 properties."""
         self.writer.write(self.packet(topic, payload, packet_id, dup=dup, retain=retain, more=more))
 
     def packet(
-        self, topic: str, payload: bytes, packet_id: int | None = 1, *, dup: bool = False, retain: bool = False, more: bytes = b""
+        self,
+        topic: str,
+        payload: bytes,
+        packet_id: int | None = 1,
+        *,
+        dup: bool = False,
+        retain: bool = False,
+        more: bytes = b"",
     ) -> bytes:
         """Return a PUBLISH packet."""
         name = topic.encode()
@@ -134,12 +148,16 @@ class ScriptedBroker:
     peers: list[Peer] = field(default_factory=list)
     _came: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def peer(self, number: int = 0) -> Peer:
-        """Return a connection, when it has come and subscribed."""
+    async def came(self, count: int) -> None:
+        """Return when there were so many connections."""
         async with asyncio.timeout(10):
-            while len(self.peers) <= number:
+            while len(self.peers) < count:
                 self._came.clear()
                 await self._came.wait()
+
+    async def peer(self, number: int = 0) -> Peer:
+        """Return a connection, when it has come and subscribed."""
+        await self.came(number + 1)
         await self.peers[number].until(lambda: bool(self.peers[number].subscribed))
         return self.peers[number]
 
