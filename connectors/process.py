@@ -78,28 +78,63 @@ async def run(protocol: str, listening: Listening, settings: Settings) -> None:
             reported(settings, redis, instance, account),
             _noted(intake, Registry(redis)),
             intake.running(),
-            _opened(listening(_site(settings, intake, Registry(redis)))) as where,
+            _opened(listening(_site(settings, intake, Registry(redis))), stop) as where,
         ):
             log.info("listening on %s", where)
             await stop.wait()
             log.info("stopping")
+    except* _Stopped:
+        log.info("stopped before anything was listened on")
     finally:
         await producer.stop()
 
 
 @contextlib.asynccontextmanager
-async def _opened(listener: AbstractAsyncContextManager[str]) -> AsyncIterator[str]:
+async def _opened(listener: AbstractAsyncContextManager[str], stop: asyncio.Event) -> AsyncIterator[str]:
     """A listener for the length of the block.
 
     Raises:
         SettingsError: its address cannot be listened on.
+        _Stopped: ``stop`` was set first; an MQTT broker may be away for long.
     """
     async with contextlib.AsyncExitStack() as stack:
         try:
-            where = await stack.enter_async_context(listener)
+            async with _before(stop):
+                where = await stack.enter_async_context(listener)
         except OSError as error:
             raise SettingsError(f"cannot listen: {error.strerror or error}; choose another address or port") from error
         yield where
+
+
+class _Stopped(Exception):
+    """A stop came first."""
+
+
+@contextlib.asynccontextmanager
+async def _before(stop: asyncio.Event) -> AsyncIterator[None]:
+    """Give the block up when ``stop`` is set.
+
+    Raises:
+        _Stopped: it was.
+    """
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        async with asyncio.timeout(None) as limit:
+
+            def expire(_: object) -> None:
+                limit.reschedule(asyncio.get_running_loop().time())
+
+            stopping.add_done_callback(expire)
+            try:
+                yield
+            finally:
+                stopping.remove_done_callback(expire)
+    except TimeoutError:
+        if stop.is_set():
+            raise _Stopped from None
+        raise
+    finally:
+        stopping.cancel()
 
 
 def _site(settings: Settings, intake: Intake, registry: Registry) -> Site:

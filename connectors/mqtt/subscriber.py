@@ -85,7 +85,7 @@ class Subscriber:
         self._came = asyncio.Event()
         self._owed: deque[tuple[Receipt, Sequence[_Message]]] = deque()  # what is acknowledged next
         self._answered = asyncio.Event()
-        self._is_taking = False
+        self._is_taking = self._is_stopping = False
         self._known: OrderedDict[int, _Message] = OrderedDict()  # by packet identifier, of this session
         self._ready = asyncio.Event()
         self._throttle = Throttle()
@@ -107,8 +107,8 @@ class Subscriber:
 
     async def _finish(self) -> None:
         """Read no more, and acknowledge what was received."""
-        if self._connection is not None:
-            self._connection.pause()
+        self._is_stopping = True
+        self._hold_back()
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 while self._waiting or self._is_taking or self._owed:
@@ -183,7 +183,7 @@ class Subscriber:
         """Read only as much as can be taken in."""
         if self._connection is None:
             return
-        if self._waiting_bytes > MAX_WAITING_BYTES or len(self._waiting) > MAX_WAITING:
+        if self._is_stopping or self._waiting_bytes > MAX_WAITING_BYTES or len(self._waiting) > MAX_WAITING:
             self._connection.pause()
         else:
             self._connection.resume()
