@@ -94,6 +94,15 @@ class Doorkeeper:
             raise Unauthorized(f"the peer says it is {device!r} and shows that it is {found.name!r}")
         return Identity(device or found.name, family)
 
+    async def type_of(self, device: str) -> str:
+        """Return what kind of device one is, as the registry says; empty when it says nothing.
+
+        Raises:
+            Unavailable: the registry does not answer.
+        """
+        found = await self._ask("device", device, self._registry.get)
+        return "" if found is None else found.type
+
     async def _ask(self, kind: str, what: str, ask: Callable[[str], Awaitable[Device | None]]) -> Device | None:
         key = f"{kind}:{hash_of(what)}"
         now = time.monotonic()

@@ -12,6 +12,7 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from connectors import coap, http, mqtt, tcp
+from connectors.decoders import Decoders
 from connectors.formats.catalogue import Catalogue
 from connectors.identity import Doorkeeper
 from connectors.intake import Intake
@@ -138,13 +139,31 @@ async def _before(stop: asyncio.Event) -> AsyncIterator[None]:
 
 
 def _site(settings: Settings, intake: Intake, registry: Registry) -> Site:
-    return Site(settings, intake, Doorkeeper(settings, registry), catalogue_of(settings))
+    decoders = decoders_of(settings)
+    return Site(settings, intake, Doorkeeper(settings, registry), catalogue_of(settings, decoders), decoders)
 
 
-def catalogue_of(settings: Settings) -> Catalogue:
-    """Return the decoders, set up as the settings say."""
+def catalogue_of(settings: Settings, decoders: Decoders | None = None) -> Catalogue:
+    """Return every decoder, set up as the settings say.
+
+    Args:
+        settings: All of them.
+        decoders: The user's own, when they are loaded already.
+
+    Raises:
+        SettingsError: a file of the user's cannot be loaded.
+    """
     tags = [tag.strip() for tag in settings.influx_device_tags.split(",")]
-    return Catalogue.of(tags, settings.graphite_prefix)
+    return Catalogue.of(tags, settings.graphite_prefix, (decoders or decoders_of(settings)).forms)
+
+
+def decoders_of(settings: Settings) -> Decoders:
+    """Load the decoders of the user's own.
+
+    Raises:
+        SettingsError: a file cannot be loaded, or what it registers cannot be used.
+    """
+    return Decoders.load(Path(path.strip()) for path in settings.decoders.split(",") if path.strip())
 
 
 @contextlib.asynccontextmanager

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import msgspec
 
+from connectors.decoders import run_file
 from connectors.formats.catalogue import NDJSON, SENML_JSON, Catalogue, detect_body, split
 from connectors.formats.decoded import Decoded
 from connectors.identity import Identity
 from connectors.intake import Intake
-from connectors.plugins import function_in
 from connectors.process import catalogue_of, reported
 from isotherm import kafka, ledger
 from isotherm.clock import now_us
@@ -122,10 +122,22 @@ async def replaying(settings: Settings) -> AsyncIterator[Replayer]:
 
 
 def load_decoder(where: str) -> Correct:
-    """Return the function ``decode`` of a Python file, or the one that is named after a colon.
+    """Return a function of a Python file: the one that is named after a colon, ``decode``, or the only registered decoder.
+
+    Args:
+        where: ``FILE.py``, ``FILE.py:FUNCTION`` or ``FILE.py:DECODER``.
 
     Raises:
         SettingsError: there is no such file or function.
     """
     path, _, name = where.partition(":")
-    return function_in(Path(path), name or "decode")
+    definitions, hooks = run_file(Path(path))
+    registered = {hook.name: hook.function for hook in hooks}
+    if name in registered:
+        return registered[name]
+    function: Correct | None = definitions.get(name or "decode")
+    if callable(function):
+        return function
+    if len(registered) == 1 and not name:
+        return hooks[0].function
+    raise SettingsError(f"{path} defines no function {name or 'decode'!r}; see connectors/README.md")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from connectors.decoders import Decoders
 from connectors.formats.catalogue import Catalogue
 from connectors.identity import Doorkeeper
 from connectors.intake import Intake
@@ -21,12 +22,14 @@ class Site:
         intake: Takes in what was decoded.
         doorkeeper: Tells who a peer is.
         catalogue: The decoders.
+        decoders: Which of them are the user's own, and for what.
     """
 
     settings: Settings
     intake: Intake
     doorkeeper: Doorkeeper
     catalogue: Catalogue
+    decoders: Decoders = field(default_factory=Decoders)
 
 
 Listening = Callable[[Site], AbstractAsyncContextManager[str]]

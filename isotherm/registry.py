@@ -3,7 +3,7 @@
     | key                             | type   | content                                                     |
     |---------------------------------|--------|-------------------------------------------------------------|
     | ``iso:{registry}:devices``      | zset   | name → when it was first seen or added, µs                  |
-    | ``iso:{registry}:device:NAME``  | hash   | what was said of it: is_gateway, gateway, tokens (hashes)   |
+    | ``iso:{registry}:device:NAME``  | hash   | is_gateway, gateway, type, tokens (hashes)                  |
     | ``iso:{registry}:children:NAME``| set    | the devices that a gateway may speak for                    |
     | ``iso:{registry}:token:HASH``   | string | name of the device that a token belongs to                  |
 
@@ -45,6 +45,7 @@ class Device:
         gateway: The gateway that speaks for it, or empty.
         tokens: Hashes of its tokens, newest first.
         children: The devices it may speak for, if it is a gateway.
+        type: What kind of device it is, or empty; a decoder of the user's may be for it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Device:
     gateway: str = ""
     tokens: Sequence[str] = ()
     children: frozenset[str] = frozenset()
+    type: str = ""
 
 
 class Registry:
@@ -86,6 +88,7 @@ class Registry:
             fields.get(b"gateway", b"").decode(),
             fields.get(b"tokens", b"").decode().split(),
             frozenset(child.decode() for child in children),
+            fields.get(b"type", b"").decode(),
         )
 
     async def by_token(self, token: str) -> Device | None:
@@ -104,17 +107,20 @@ class Registry:
         except RedisError as error:
             raise _away(error) from error
 
-    async def add(self, name: str, *, is_gateway: bool = False, gateway: str = "") -> None:
+    async def add(self, name: str, *, is_gateway: bool = False, gateway: str = "", type: str | None = None) -> None:
         """Enter a device, or change what is said of one.
 
         Args:
             name: The device.
             is_gateway: It may speak for its children.
             gateway: It is a child of this one; empty for none.
+            type: What kind of device it is; None leaves what was said before.
 
         Raises:
-            SettingsError: the name is none, or the gateway is not a gateway.
+            SettingsError: the name or the type is none, or the gateway is not a gateway.
         """
+        if type and not is_device_name(type):
+            raise SettingsError(f"{type!r} is no type of a device: letters, digits and - : . _, the first a letter or digit")
         if not is_device_name(name):
             raise SettingsError(f"{name!r} is no device name: letters, digits and - : . _, the first a letter or digit")
         before = await self.get(name)
@@ -125,7 +131,8 @@ class Registry:
         try:
             async with self._redis.pipeline(transaction=True) as change:
                 change.zadd(_DEVICES, {name: now_us()}, nx=True)
-                change.hset(_device(name), mapping={"is_gateway": int(is_gateway), "gateway": gateway})
+                said: dict[str, int | str] = {"is_gateway": int(is_gateway), "gateway": gateway}
+                change.hset(_device(name), mapping=said if type is None else said | {"type": type})
                 if before is not None and before.gateway:
                     change.srem(_children(before.gateway), name)
                 if gateway:

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
         "device,host", description="Tags that name the device in InfluxDB lines, comma-separated; the first one counts."
     )
     graphite_prefix: str = Field("", description="What Graphite paths have before the device, such as collectd.")
+    decoders: str = Field(
+        "", description="Python files with decoders of your own, comma-separated; see connectors/README.md."
+    )
     max_connections: int = Field(50_000, description="Connections of one connector process.", ge=1)
     max_connections_per_peer: int = Field(
         12_000, description="Connections from one address: many devices may share one behind a router.", ge=1

@@ -62,15 +62,16 @@ def add(
     names: Names,
     gateway: Annotated[bool, typer.Option("--gateway", help="They may speak for their children.")] = False,
     via: Annotated[str, typer.Option(help="The gateway that speaks for them.")] = "",
+    type: Annotated[str | None, typer.Option(help="What kind of device they are, such as a decoder's name.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Register devices, or change whether one is a gateway or has one."""
+    """Register devices, or change whether one is a gateway or has one, and its type."""
     settings = Settings.load(data_dir=data_dir)
 
     async def enter() -> None:
         async with client.connected(settings) as redis:
             for name in names:
-                await Registry(redis).add(name, is_gateway=gateway, gateway=via)
+                await Registry(redis).add(name, is_gateway=gateway, gateway=via, type=type)
 
     run(settings, enter())
     print(f"registered {', '.join(names)}" + (f" via {via}" if via else "") + "; a token: isotherm devices token NAME")
@@ -114,7 +115,7 @@ def remove(names: Names, data_dir: DataDir = None) -> None:
 
 @app.command()
 def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show one device: its newest values, its attributes, its gateway and how many tokens it has."""
+    """Show one device: its newest values, its attributes, its type, its gateway and how many tokens it has."""
     settings = Settings.load(data_dir=data_dir)
 
     async def read() -> tuple[Device | None, list[Latest], list[Any]]:
@@ -132,6 +133,7 @@ def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
         print_json(
             {
                 "device": name,
+                "type": device.type or None,
                 "is_gateway": device.is_gateway,
                 "gateway": device.gateway or None,
                 "children": sorted(device.children),
@@ -141,7 +143,8 @@ def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
             }
         )
         return
-    print(f"{name}: {len(device.tokens)} tokens" + (f", via {device.gateway}" if device.gateway else ""))
+    notes = [f", a {device.type}"] * bool(device.type) + [f", via {device.gateway}"] * bool(device.gateway)
+    print(f"{name}: {len(device.tokens)} tokens" + "".join(notes))
     if device.is_gateway:
         print(f"  a gateway for {', '.join(sorted(device.children)) or 'no device yet'}")
     rows = [(row.metric, f"{row.value:g} {row.unit}".strip(), iso(row.time)) for row in latest]

@@ -139,10 +139,12 @@ def replay(
     protocol: Protocol = None,
     last: Last = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="Read them as ndjson, senml-json, senml-cbor, influx, graphite.")
+        str | None,
+        typer.Option("--format", help="Read them as another format: senml-json, influx, number:METRIC, decoder:NAME."),
     ] = None,
     decoder: Annotated[
-        str | None, typer.Option(help="FILE.py[:FUNCTION] that turns the original bytes into SenML.", metavar="FILE")
+        str | None,
+        typer.Option(help="FILE.py[:NAME], a function or decoder that turns the original bytes into SenML.", metavar="FILE"),
     ] = None,
     as_device: Annotated[str | None, typer.Option(help="Device of those that name none.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
