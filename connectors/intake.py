@@ -214,6 +214,30 @@ class Intake:
         self._note_skew(accepted, receipt, now)
         return True
 
+    def take_clean(self, decoded: Decoded, receipt: Receipt) -> bool:
+        """Take in a piece of plain readings if every one is good; else False, and nothing is taken in.
+
+        For connectors that put what several peers sent together: each reading's name says its device, and whether its peer
+        may speak for that was seen to. What is not clean has to be taken in message by message, so that each peer hears of
+        its own readings alone.
+        """
+        if len(self._series) > MAX_KNOWN_NAMES:
+            self._forget_names()
+        if self._room.is_full:
+            return False
+        now = self._clock()
+        codes = self._series.codes(decoded.names, None)
+        good = (codes >= 0) & np.isfinite(decoded.value)
+        good &= (decoded.time >= now - MAX_PAST_US) & (decoded.time <= now + MAX_FUTURE_US)
+        if not good.all() or (self.is_away and any(map(self._is_away, self._series.partitions(codes).tolist()))):
+            return False
+        accepted = Columns(codes, decoded.time, decoded.value, decoded.seq)
+        self._note_units(decoded, accepted, ANYONE, now)
+        self._series.announce(codes)
+        self._store(accepted, receipt)
+        self._note_skew(accepted, receipt, now)
+        return True
+
     def _note_units(self, decoded: Decoded, accepted: Columns, identity: Identity, now: int) -> None:
         """Note units that are new, of accepted readings alone: who may not speak for a device does not change its units."""
         changed = self._units.changed(decoded.units, identity.device, now)
