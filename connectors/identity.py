@@ -79,7 +79,7 @@ class Doorkeeper:
         if device is not None and not is_device_name(device):
             raise Unauthorized(f"{device[:80]!r} is no device name")
         if self.is_open and certified is None:
-            return Identity(device)
+            return Identity(device) if device else ANYONE
         if certified is not None:
             found = await self._ask("certificate", certified, self._registry.get) or Device(certified, 0)
         elif token:
@@ -89,10 +89,23 @@ class Doorkeeper:
             found = known
         else:
             raise Unauthorized("a token is needed: `isotherm devices token NAME` makes one")
-        family = found.children | {found.name}
-        if device is not None and device not in family:
-            raise Unauthorized(f"the peer says it is {device!r} and shows that it is {found.name!r}")
-        return Identity(device or found.name, family)
+        return _identity(found, device)
+
+    def known(self, *, device: str | None = None, token: str | None = None) -> Identity | None:
+        """Return who a peer is if that needs no asking, else None; for connectors that cannot wait for each message.
+
+        Args:
+            device: Who it says it is, a good name, if it does.
+            token: What it shows.
+        """
+        if self.is_open:
+            return Identity(device) if device else ANYONE
+        asked, found = self._known.get(_key("token", token or ""), (-KNOWN_SECONDS, None))
+        if found is None or time.monotonic() - asked >= KNOWN_SECONDS:
+            return None
+        if device is not None and device not in _family(found):
+            return None
+        return _identity(found, device)
 
     async def type_of(self, device: str) -> str:
         """Return what kind of device one is, as the registry says; empty when it says nothing.
@@ -104,7 +117,7 @@ class Doorkeeper:
         return "" if found is None else found.type
 
     async def _ask(self, kind: str, what: str, ask: Callable[[str], Awaitable[Device | None]]) -> Device | None:
-        key = f"{kind}:{hash_of(what)}"
+        key = _key(kind, what)
         now = time.monotonic()
         asked, found = self._known.get(key, (-KNOWN_SECONDS, None))
         if now - asked < KNOWN_SECONDS:
@@ -119,3 +132,23 @@ class Doorkeeper:
             self._known.clear()
         self._known[key] = now, answer
         return answer
+
+
+def _identity(found: Device, device: str | None) -> Identity:
+    """Return who a peer is that shows it is ``found``, and says it is ``device`` if it does.
+
+    Raises:
+        Unauthorized: it may not say so.
+    """
+    family = _family(found)
+    if device is not None and device not in family:
+        raise Unauthorized(f"the peer says it is {device!r} and shows that it is {found.name!r}")
+    return Identity(device or found.name, family)
+
+
+def _family(found: Device) -> frozenset[str]:
+    return found.children | {found.name}
+
+
+def _key(kind: str, what: str) -> str:
+    return f"{kind}:{hash_of(what)}"

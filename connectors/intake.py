@@ -206,10 +206,11 @@ class Intake:
         return True
 
     def take_clean(self, decoded: Decoded, receipt: Receipt) -> bool:
-        """Take in readings of several inputs at once, if every one of them is good.
+        """Take in a piece of plain readings if every one is good; else False, and nothing is taken in.
 
-        All names say their devices, and the senders may speak for these. False, and nothing is taken in, when a reading is
-        not good or there is no room: then each input goes alone.
+        For connectors that put what several peers sent together: each reading's name says its device, and whether its peer
+        may speak for that was seen to. What is not clean has to be taken in message by message, so that each peer hears of
+        its own readings alone.
         """
         now = self._clock()
         codes = self._codes(decoded, ANYONE)

@@ -1,4 +1,8 @@
-"""Several processes of one connector that share its port (SO_REUSEPORT): the kernel divides the connections among them."""
+"""Several processes of one connector that share its port (SO_REUSEPORT).
+
+The kernel divides the connections among them; datagrams by the addresses and ports that they go between, so that what comes
+from one endpoint, such as the blocks of a CoAP payload, comes to one process.
+"""
 
 from __future__ import annotations
 

@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     )
     tcp_tls_port: int = Field(7312, description="Port of the TCP connector's TLS listener.", ge=0, le=65535)
     http_tls_port: int = Field(7313, description="Port of the HTTP connector's TLS listener.", ge=0, le=65535)
+    coap_tcp_port: int = Field(7314, description="Port of the CoAP connector over TCP.", ge=0, le=65535)
+    coap_tls_port: int = Field(7315, description="Port of the CoAP connector's TLS listener.", ge=0, le=65535)
     reuse_port: bool = Field(False, description="Let several processes listen on a port (SO_REUSEPORT).")
     tcp_format: Literal["auto", "senml", "influx", "graphite"] = Field(
         "auto", description="What TCP peers send: senml, influx, graphite; auto looks at their first line."

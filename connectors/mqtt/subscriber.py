@@ -77,7 +77,7 @@ class Subscriber:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._settings = site.settings
-        self._routes = Routes()
+        self._routes = Routes(site.decoders.topics, site.decoders.by_topic)
         self._is_5 = site.settings.mqtt_version != "3.1.1"
         self._connection: Connection | None = None
         self._waiting: deque[_Message] = deque()
@@ -234,7 +234,7 @@ class Subscriber:
             if route.error:
                 raise InvalidReading("name", route.error)
             identity = await self._identity(route, publish)
-            form = route.form or form_of(publish.payload, *publish.properties.get("content_type", ())[:1])
+            form = route.form or await self._form(route, publish)
             pieces = self._site.catalogue.decoder(form)(publish.payload, now_us())
         except (InvalidReading, Unauthorized) as error:
             reason, detail = (error.reason, error.detail) if isinstance(error, InvalidReading) else ("auth", str(error))
@@ -265,6 +265,15 @@ class Subscriber:
             return await doorkeeper.identify(device=said.get("device"), token=said.get("token"))
         except Unavailable:
             return only(route.device) if route.device is not None else ANYONE
+
+    async def _form(self, route: Route, publish: Publish) -> str:
+        """Return the format of a payload: what the device's type says, else its content type, else what it looks like."""
+        if self._site.decoders.forms and route.device is not None:
+            with suppress(Unavailable):
+                type_of_device = await self._site.doorkeeper.type_of(route.device)
+                if (form := self._site.decoders.by_type(type_of_device)) is not None:
+                    return form
+        return form_of(publish.payload, *publish.properties.get("content_type", ())[:1])
 
     # Answering.
 

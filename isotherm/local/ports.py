@@ -30,6 +30,8 @@ class Ports:
     http_health: int
     tcp_tls: int
     http_tls: int
+    coap_tcp: int
+    coap_tls: int
 
     @classmethod
     def from_base(cls, base: int) -> Ports:

@@ -92,7 +92,10 @@ async def up(settings: Settings, request: Request, screen: Screen) -> Mapping[st
     return last
 
 
-_PORTS = ("web_port", "tcp_port", "coap_port", "http_port", "tcp_tls_port", "http_tls_port")
+_PORTS = (
+    *("web_port", "tcp_port", "coap_port", "http_port"),
+    *("tcp_tls_port", "http_tls_port", "coap_tcp_port", "coap_tls_port"),
+)
 
 
 def _local(settings: Settings, ports: Ports) -> Settings:

@@ -85,6 +85,7 @@ class Bench:
         self.account = Account()
         self.registry = KnownDevices()
         everything: dict[str, Any] = {"linger_ms": 1, "auth": "open", "tcp_port": 0, "http_port": 0, "tcp_tls_port": 0}
+        everything |= {"coap_port": 0, "coap_tcp_port": 0, "coap_tls_port": 0}
         self.settings = Settings(**(everything | settings))
         self.intake = Intake(self.settings, self.producer, "tcp/test", self.account)  # type: ignore[arg-type]
         doorkeeper = Doorkeeper(self.settings, self.registry)  # type: ignore[arg-type]
