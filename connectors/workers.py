@@ -34,10 +34,22 @@ async def run_workers(protocol: str, count: int, settings: Settings) -> None:
             task.cancel()
 
 
+def mqtt_name(name: str, number: int) -> str:
+    """Return what worker ``number`` is called at an MQTT broker, where each needs a session of its own."""
+    return f"{name}-{number}" if number else name
+
+
 async def _keep(protocol: str, number: int, settings: Settings) -> None:
     """Run one worker, and start it anew when it ends."""
     health_port = settings.health_port + number if settings.health_port else 0
-    own = settings.model_copy(update={"reuse_port": True, "health_port": health_port})
+    own = settings.model_copy(
+        update={
+            "reuse_port": True,
+            "health_port": health_port,
+            "mqtt_client_id": mqtt_name(settings.mqtt_client_id, number),
+            "mqtt_username": settings.mqtt_username and mqtt_name(settings.mqtt_username, number),
+        }
+    )
     while True:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "isotherm", "connect", protocol),

@@ -3,7 +3,8 @@
     | key                             | type   | content                                                     |
     |---------------------------------|--------|-------------------------------------------------------------|
     | ``iso:{registry}:devices``      | zset   | name → when it was first seen or added, µs                  |
-    | ``iso:{registry}:device:NAME``  | hash   | is_gateway, gateway, type, tokens (hashes)                  |
+    | ``iso:{registry}:device:NAME``  | hash   | is_gateway, gateway, type, tokens (hashes), mosquitto (hash)|
+    | ``iso:{registry}:version``      | string | how often the registry was changed                          |
     | ``iso:{registry}:children:NAME``| set    | the devices that a gateway may speak for                    |
     | ``iso:{registry}:token:HASH``   | string | name of the device that a token belongs to                  |
 
@@ -13,9 +14,10 @@ who reads the store cannot send with it. A device has at most two, so that one c
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
@@ -32,6 +34,8 @@ TOKEN_BYTES = 24
 
 _PREFIX = "iso:{registry}:"
 _DEVICES = _PREFIX + "devices"
+_VERSION = _PREFIX + "version"
+_AT_ONCE = 1_000  # devices that are read in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Device:
         tokens: Hashes of its tokens, newest first.
         children: The devices it may speak for, if it is a gateway.
         type: What kind of device it is, or empty; a decoder of the user's may be for it.
+        mosquitto: Hash of its newest token, as mosquitto keeps passwords.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Device:
     tokens: Sequence[str] = ()
     children: frozenset[str] = frozenset()
     type: str = ""
+    mosquitto: str = ""
 
 
 class Registry:
@@ -81,15 +87,34 @@ class Registry:
             children = await self._redis.smembers(_children(name)) if is_gateway else set()
         except RedisError as error:
             raise _away(error) from error
-        return Device(
-            name,
-            int(created),
-            is_gateway,
-            fields.get(b"gateway", b"").decode(),
-            fields.get(b"tokens", b"").decode().split(),
-            frozenset(child.decode() for child in children),
-            fields.get(b"type", b"").decode(),
-        )
+        return _read(name, int(created), fields, children)
+
+    async def all(self) -> list[Device]:
+        """Return every device, ascending by name."""
+        names = await self.names()
+        found: list[Device] = []
+        try:
+            for first in range(0, len(names), _AT_ONCE):
+                some = names[first : first + _AT_ONCE]
+                async with self._redis.pipeline(transaction=False) as reading:
+                    for name in some:
+                        reading.zscore(_DEVICES, name)
+                        reading.hgetall(_device(name))
+                        reading.smembers(_children(name))
+                    answers = await reading.execute()
+                for name, created, fields, children in zip(some, answers[::3], answers[1::3], answers[2::3], strict=True):
+                    if created is not None:
+                        found.append(_read(name, int(created), fields, children))
+        except RedisError as error:
+            raise _away(error) from error
+        return found
+
+    async def version(self) -> int:
+        """Return a number that grows when what is said of any device changes."""
+        try:
+            return int(await self._redis.get(_VERSION) or 0)
+        except RedisError as error:
+            raise _away(error) from error
 
     async def by_token(self, token: str) -> Device | None:
         """Return the device that a token belongs to, or None."""
@@ -137,6 +162,7 @@ class Registry:
                     change.srem(_children(before.gateway), name)
                 if gateway:
                     change.sadd(_children(gateway), name)
+                change.incr(_VERSION)
                 await change.execute()
         except RedisError as error:
             raise _away(error) from error
@@ -150,7 +176,7 @@ class Registry:
         device = await self._existing(name)
         token = secrets.token_urlsafe(TOKEN_BYTES)
         kept = [hash_of(token), *device.tokens][:MAX_TOKENS]
-        await self._keep_tokens(device, kept)
+        await self._keep_tokens(device, kept, mosquitto_hash(token))
         return token
 
     async def revoke_tokens(self, name: str, *, but_newest: bool = False) -> int:
@@ -161,7 +187,7 @@ class Registry:
         """
         device = await self._existing(name)
         kept = list(device.tokens[:1]) if but_newest else []
-        await self._keep_tokens(device, kept)
+        await self._keep_tokens(device, kept, device.mosquitto if kept else "")
         return len(device.tokens) - len(kept)
 
     async def remove(self, name: str) -> None:
@@ -179,6 +205,7 @@ class Registry:
                     change.srem(_children(device.gateway), name)
                 for child in device.children:
                     change.hset(_device(child), mapping={"gateway": ""})
+                change.incr(_VERSION)
                 await change.execute()
         except RedisError as error:
             raise _away(error) from error
@@ -189,14 +216,15 @@ class Registry:
             raise SettingsError(f"there is no device {name!r}; add it with `isotherm devices add {name}`")
         return device
 
-    async def _keep_tokens(self, device: Device, kept: Sequence[str]) -> None:
+    async def _keep_tokens(self, device: Device, kept: Sequence[str], mosquitto: str) -> None:
         try:
             async with self._redis.pipeline(transaction=True) as change:
                 for one in set(device.tokens) - set(kept):
                     change.delete(_token(one))
                 for one in kept:
                     change.set(_token(one), device.name)
-                change.hset(_device(device.name), mapping={"tokens": " ".join(kept)})
+                change.hset(_device(device.name), mapping={"tokens": " ".join(kept), "mosquitto": mosquitto})
+                change.incr(_VERSION)
                 await change.execute()
         except RedisError as error:
             raise _away(error) from error
@@ -205,6 +233,33 @@ class Registry:
 def hash_of(token: str) -> str:
     """Return what is kept of a token: its SHA-256, hexadecimal."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def mosquitto_hash(password: str) -> str:
+    """Return what mosquitto keeps of a password: PBKDF2-HMAC-SHA-512 with a salt (mosquitto_passwd(1), ``$7$``).
+
+    A token has 192 random bits: the few rounds that mosquitto asks for are enough.
+    """
+    salt = secrets.token_bytes(12)
+    key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _ROUNDS)
+    return f"$7${_ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}"
+
+
+_ROUNDS = 101
+
+
+def _read(name: str, created: int, fields: Mapping[bytes, bytes], children: Iterable[bytes]) -> Device:
+    is_gateway = fields.get(b"is_gateway") == b"1"
+    return Device(
+        name,
+        created,
+        is_gateway,
+        fields.get(b"gateway", b"").decode(),
+        fields.get(b"tokens", b"").decode().split(),
+        frozenset(child.decode() for child in children) if is_gateway else frozenset(),
+        fields.get(b"type", b"").decode(),
+        fields.get(b"mosquitto", b"").decode(),
+    )
 
 
 def _device(name: str) -> str:

@@ -55,9 +55,25 @@ class Publisher(Protocol):
 
 
 def create(
-    protocol: str, device: str, host: str, port: int, *, mqtt_version: str = "5", token: str | None = None
+    protocol: str,
+    device: str,
+    host: str,
+    port: int,
+    *,
+    mqtt_version: str = "3.1.1",
+    token: str | None = None,
+    user: str | None = None,
 ) -> Publisher:
     """Return a publisher for one device; it connects when it first publishes.
+
+    Args:
+        protocol: tcp, http, mqtt or coap.
+        device: Whose readings it sends.
+        host: Of the connector, or of the MQTT broker.
+        port: The same.
+        mqtt_version: 5 or 3.1.1; every broker speaks the latter.
+        token: The device's, or its gateway's.
+        user: With MQTT, whose token it is, if not the device's.
 
     Raises:
         ValueError: the protocol is not tcp, http, mqtt or coap.
@@ -68,7 +84,7 @@ def create(
         case "http":
             return HttpPublisher(device, host, port, token)
         case "mqtt":
-            return MqttPublisher(device, host, port, mqtt_version)
+            return MqttPublisher(device, host, port, mqtt_version, user or device, token)
         case "coap":
             return CoapPublisher(device, host, port, token)
     raise ValueError(f"protocol {protocol!r}, expected tcp, http, mqtt or coap")
@@ -173,8 +189,12 @@ async def _http_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 class MqttPublisher:
     """SenML JSON on ``devices/{id}/readings``, QoS 1."""
 
-    def __init__(self, device: str, host: str, port: int, version: str) -> None:
+    def __init__(
+        self, device: str, host: str, port: int, version: str, user: str | None = None, token: str | None = None
+    ) -> None:
         self._device = device
+        self._user = user
+        self._token = token
         self._address = (host, port)
         self._version = version
         self._client: Any = None
@@ -212,6 +232,8 @@ class MqttPublisher:
             f"isotherm-{self._device}", persistent_storage=self._unacknowledged, logger=quiet, clean_session=True
         )
         self._client = client
+        if self._token is not None:
+            client.set_auth_credentials(self._user, self._token)
         await client.connect(*self._address, keepalive=30, version=MQTTv50 if self._version == "5" else MQTTv311)
 
 

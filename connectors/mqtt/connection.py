@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import ssl
 import struct
@@ -110,7 +111,7 @@ class Connection:
         self._is_paused = False
         options = {"receive_maximum": RECEIVE_MAXIMUM, "session_expiry_interval": SESSION_SECONDS}
         options["maximum_packet_size"] = MAX_PACKET_BYTES
-        self._client = gmqtt.Client(settings.mqtt_client_id, clean_session=False, logger=_quiet, **(options if is_5 else {}))
+        self._client = gmqtt.Client(_client_id(settings), clean_session=False, logger=_quiet, **(options if is_5 else {}))
         self._client.set_config({"reconnect_retries": _NO_RECONNECTS})
         if settings.mqtt_username is not None:
             self._client.set_auth_credentials(settings.mqtt_username, settings.mqtt_password)
@@ -252,6 +253,16 @@ class Connection:
             if properties is None or size > len(rest):
                 raise ValueError("its properties cannot be read")
         return Publish(topic.decode(), payload, packet_id, bool(command & 8), bool(command & 1), properties)
+
+
+def _client_id(settings: Settings) -> str:
+    """Return the client id: one that nobody can guess, where there is a password.
+
+    Who connects with another client's id ends that client's connection, and may end its session (MQTT-3.1.4-3).
+    """
+    if not settings.mqtt_password:
+        return settings.mqtt_client_id
+    return f"{settings.mqtt_client_id}-{hashlib.sha256(settings.mqtt_password.encode()).hexdigest()[:16]}"
 
 
 def client_context(settings: Settings) -> ssl.SSLContext | None:

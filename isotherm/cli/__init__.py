@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from isotherm.cli import bench, decode, devices, rejects, run, show
+from isotherm.cli import bench, decode, devices, mqtt, rejects, run, show
 from isotherm.errors import IsothermError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ show.register(app)
 decode.register(app)
 app.add_typer(devices.app, name="devices")
 app.add_typer(rejects.app, name="rejects")
+app.add_typer(mqtt.app, name="mqtt")
 app.add_typer(bench.app, name="bench")
 
 

@@ -89,6 +89,7 @@ def simulate(
     first: Annotated[int, typer.Option(help="Number of the first device, from 0.", min=0)] = 0,
     stride: Annotated[int, typer.Option(help="Step between device numbers.", min=1)] = 1,
     token: Annotated[str | None, typer.Option(help="Of a gateway that may speak for the devices.")] = None,
+    user: Annotated[str | None, typer.Option(help="With MQTT, the gateway whose token it is.")] = None,
     register: Annotated[bool, typer.Option("--register", help="Register the devices first, behind a gateway.")] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -114,14 +115,19 @@ def simulate(
 
     async def run() -> None:
         stop = stop_signal()
-        shown = await register_fleet(settings, f"simulator-{protocol}", [r.device for r in rooms]) if register else token
+        shown, gateway = token, user
+        if register:
+            gateway = f"simulator-{protocol}"
+            shown = await register_fleet(settings, gateway, [room.device for room in rooms])
         showing = asyncio.create_task(_show(account, as_json))
         try:
             await run_fleet(
                 rooms,
                 Plan(rate, seconds, integers),
                 protocol,
-                lambda device: create(protocol, device, host, port, mqtt_version=settings.mqtt_version, token=shown),
+                lambda device: create(
+                    protocol, device, host, port, mqtt_version=settings.mqtt_version, token=shown, user=gateway
+                ),
                 stop,
                 account,
             )

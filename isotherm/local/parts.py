@@ -79,7 +79,14 @@ def parts(settings: Settings, ports: Ports, fleet: Fleet | None, without: Collec
             stopped_by=signal.SIGKILL,
         ),
         Part("store", lambda: _valkey_command(settings, ports.redis), _answers_ping(settings), stage=4),
-        Part("mqtt-broker", lambda: _mqtt_broker_command(settings, ports.mqtt), _accepts(host, ports.mqtt), stage=3),
+        *_mqtt_users(settings),
+        Part(
+            "mqtt-broker",
+            lambda: _mqtt_broker_command(settings, ports.mqtt),
+            _accepts(host, ports.mqtt),
+            needs=("mqtt-users",) if settings.auth == "token" else (),
+            stage=3,
+        ),
         *(
             Part(
                 protocol,
@@ -186,11 +193,12 @@ def _mqtt_broker_command(settings: Settings, port: int) -> Sequence[str]:
     mosquitto = find_mosquitto(settings)
     if mosquitto is None:
         return [sys.executable, "-m", "isotherm.local.amqtt_broker", settings.host, str(port)]
-    directory = settings.data_dir.resolve() / "mosquitto"
+    directory = _mosquitto_directory(settings)
     directory.mkdir(parents=True, exist_ok=True)
     configuration = directory / "mosquitto.conf"
+    access = "allow_anonymous true" if settings.auth == "open" else f"include_dir {directory / 'users'}"
     configuration.write_text(
-        f"listener {port} {settings.host}\nallow_anonymous true\nlog_type error\nlog_type warning\n"
+        f"listener {port} {settings.host}\n{access}\npid_file {directory / 'pid'}\nlog_type error\nlog_type warning\n"
         # Nothing that was acknowledged is dropped for want of room: mosquitto would do so in silence.
         "max_inflight_messages 4000\nmax_queued_messages 0\nmax_packet_size 2097152\n"
         # The connector's session outlives a restart, so that what is published before it is back is kept for it.
@@ -201,6 +209,27 @@ def _mqtt_broker_command(settings: Settings, port: int) -> Sequence[str]:
     return [mosquitto, "-c", str(configuration)]
 
 
+def _mosquitto_directory(settings: Settings) -> Path:
+    return settings.data_dir.resolve() / "mosquitto"
+
+
+def _mqtt_users(settings: Settings) -> list[Part]:
+    """Return the part that tells mosquitto who may do what, where not everybody may do everything."""
+    if settings.auth == "open":
+        return []
+    directory = _mosquitto_directory(settings)
+    written = directory / "users" / "isotherm.conf"
+
+    def command() -> Sequence[str]:
+        written.unlink(missing_ok=True)  # those of the last time hold its passwords
+        return [*_ISOTHERM, "mqtt", "users", str(written.parent), "--follow", "--broker", str(directory / "pid")]
+
+    async def is_written() -> bool:
+        return written.exists()
+
+    return [Part("mqtt-users", command, is_written, needs=("store",), stage=3)]
+
+
 def find_mosquitto(settings: Settings) -> str | None:
     """Return the path of mosquitto when it is to be used.
 
@@ -208,11 +237,21 @@ def find_mosquitto(settings: Settings) -> str | None:
         StackError: it must be used and is not installed.
     """
     if settings.embedded_mqtt == "amqtt":
+        if settings.auth == "token":
+            raise StackError(_NEEDS_MOSQUITTO)
         return None
     found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")  # where Debian puts it
     if found is None and settings.embedded_mqtt == "mosquitto":
         raise StackError("ISOTHERM_EMBEDDED_MQTT is mosquitto, which is not installed; install it, or set amqtt")
+    if found is None and settings.auth == "token":
+        raise StackError(_NEEDS_MOSQUITTO)
     return found
+
+
+_NEEDS_MOSQUITTO = (
+    "with ISOTHERM_AUTH=token the MQTT broker must know who may publish what, which amqtt does not: "
+    "install mosquitto, or set ISOTHERM_MQTT to a broker of your own"
+)
 
 
 async def _at_once() -> bool:

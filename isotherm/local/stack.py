@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,7 +110,10 @@ def _local(settings: Settings, ports: Ports) -> Settings:
     if "redis" not in given:
         embedded["redis"] = f"redis://{host}:{ports.redis}/0"
     if "mqtt" not in given:
-        embedded |= {"mqtt": f"{host}:{ports.mqtt}", "mqtt_version": "5" if find_mosquitto(settings) else "3.1.1"}
+        with_auth = settings.model_copy(update=embedded)
+        embedded |= {"mqtt": f"{host}:{ports.mqtt}", "mqtt_version": "5" if find_mosquitto(with_auth) else "3.1.1"}
+        if with_auth.auth == "token":
+            embedded |= {"mqtt_username": "isotherm-connector", "mqtt_password": secrets.token_urlsafe()}
     if "group_session_seconds" not in given:
         embedded["group_session_seconds"] = QUICK_SESSION_SECONDS
     return settings.model_copy(update=embedded)
