@@ -47,7 +47,7 @@ fuzz: $(VENV)/ready-dev
 
 # Figures of this machine: of each protocol, one JSON object.
 bench: setup
-	@for protocol in tcp http ws; do $(BIN)/isotherm bench ingest --protocol $$protocol --json $(ARGS) || exit 1; done
+	@for protocol in tcp http ws coap; do $(BIN)/isotherm bench ingest --protocol $$protocol --json $(ARGS) || exit 1; done
 
 check: $(VENV)/ready-dev
 	@$(BIN)/ruff check .

@@ -25,7 +25,12 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def served(
-    settings: Settings, create: Callable[[], asyncio.BaseProtocol], *, plain: tuple[str, int], secure: tuple[str, int]
+    settings: Settings,
+    create: Callable[[], asyncio.BaseProtocol],
+    *,
+    plain: tuple[str, int],
+    secure: tuple[str, int],
+    alpn: str | None = None,
 ) -> AsyncIterator[str]:
     """Listen on a port, and on another with TLS where there is a certificate, for the length of the block; yields where.
 
@@ -34,6 +39,7 @@ async def served(
         create: Returns the protocol object of a new connection.
         plain: URL scheme and port.
         secure: The same, with TLS.
+        alpn: What the protocol is called in a TLS handshake (RFC 7301), if it must be.
     """
     listen = partial(
         asyncio.get_running_loop().create_server,
@@ -49,6 +55,8 @@ async def served(
         servers.callback(server.close)
         where = f"{scheme}://{host}:{server.sockets[0].getsockname()[1]}"
         if context := server_context(settings):
+            if alpn is not None:
+                context.set_alpn_protocols([alpn])
             scheme, port = secure
             server = await listen(port, ssl=context, ssl_handshake_timeout=HANDSHAKE_SECONDS)
             servers.callback(server.close)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from simulator.coap_sender import CoapSender, array_of
+
 MOST_UNACKNOWLEDGED = 400_000
 """Readings on their way: enough to keep every process busy, few enough to show the server's pace and not the socket's."""
 
@@ -162,7 +164,77 @@ class MqttLink(Link):
         self._writer.close()
 
 
-LINKS: dict[str, type[Link]] = {"tcp": TcpLink, "http": HttpLink, "ws": WebSocketLink, "mqtt": MqttLink}
+class CoapLink(Link):
+    """A confirmable POST for each payload, from an endpoint of its own."""
+
+    is_stream = True
+
+    async def open(self, host: str, port: int) -> None:
+        self._sender = CoapSender(host, port)
+        self._problem: str | None = None
+        self._resending = asyncio.create_task(self._resend(), name="coap-resend")
+        self.waits: list[float] = []
+        self.resent = 0
+
+    async def send(self, payload: bytes) -> None:
+        count = payload.count(b"\n")
+
+        def heard(seconds: float, problem: str | None) -> None:
+            self._problem = self._problem or problem
+            self.acknowledged += count
+            self.waits.append(seconds)
+            self.heard.set()
+
+        self._sender.post(array_of(payload), heard)
+
+    async def acknowledge(self, readings: int) -> None:
+        await super().acknowledge(readings)
+        if self._problem:
+            raise ConnectionError(f"the server answered {self._problem}")
+
+    async def close(self) -> None:
+        self._resending.cancel()
+        self._sender.close()
+
+    def flood(self, work: Iterator[bytes], window: int, answered: Callable[[], None]) -> asyncio.Future[None]:
+        """Send payloads, so many at a time; the future is done when all are acknowledged.
+
+        Requests follow answers without a task in between: one costs less than to switch to a task and back.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        is_open = 0
+
+        def post() -> None:
+            nonlocal is_open
+            if (payload := next(work, None)) is not None:
+                is_open += 1
+                self._sender.post(array_of(payload), heard)
+            elif not is_open and not done.done():
+                done.set_result(None)
+
+        def heard(seconds: float, problem: str | None) -> None:
+            nonlocal is_open
+            is_open -= 1
+            self.waits.append(seconds)
+            if problem is None:
+                answered()
+                post()
+            elif not done.done():
+                done.set_exception(ConnectionError(f"the server answered {problem}"))
+
+        for _ in range(window):
+            post()
+        return done
+
+    async def _resend(self) -> None:
+        while True:
+            await asyncio.sleep(RESEND_SECONDS)
+            self.resent += self._sender.send_again()
+
+
+RESEND_SECONDS = 0.5
+
+LINKS: dict[str, type[Link]] = {"tcp": TcpLink, "http": HttpLink, "ws": WebSocketLink, "mqtt": MqttLink, "coap": CoapLink}
 
 
 def _acknowledged(answer: str | bytes) -> int:
@@ -183,12 +255,14 @@ class Sent:
         seconds: From the first byte to the last acknowledgement.
         payload_bytes: Of all lines.
         waits: From sending a payload to its acknowledgement, s.
+        resent: Payloads that were sent again, because no acknowledgement came in time.
     """
 
     readings: int
     seconds: float
     payload_bytes: int
     waits: Sequence[float]
+    resent: int = 0
 
 
 def lines(readings: int, devices: int, end: float) -> Iterator[bytes]:
@@ -268,6 +342,42 @@ async def send(
     for link in links:
         await link.close()
     return Sent(sum(payload.count(b"\n") for payload in work), seconds, sum(map(len, work)), waits)
+
+
+async def flood(host: str, port: int, work: Sequence[bytes], endpoints: int, progress: Callable[[int], None]) -> Sent:
+    """Send payloads over CoAP from endpoints that share the work, and wait until all are acknowledged.
+
+    Raises:
+        ConnectionError: the server refused one.
+    """
+    links = [CoapLink() for _ in range(endpoints)]
+    for link in links:
+        await link.open(host, port)
+    remaining = iter(work)
+    done = 0
+
+    def answered() -> None:
+        nonlocal done
+        done += 1
+        if done % PROGRESS_EVERY == 0:
+            progress(done)
+
+    began = time.monotonic()
+    try:
+        await asyncio.gather(*(link.flood(remaining, COAP_WINDOW, answered) for link in links))
+        seconds = time.monotonic() - began
+    finally:
+        for link in links:
+            await link.close()
+    waits = [wait for link in links for wait in link.waits]
+    readings = sum(payload.count(b"\n") for payload in work)
+    return Sent(readings, seconds, sum(map(len, work)), waits, sum(link.resent for link in links))
+
+
+COAP_WINDOW = 16
+"""Requests of one endpoint that are open at a time."""
+
+PROGRESS_EVERY = 1_000
 
 
 async def keep_rate(kind: type[Link], host: str, port: int, rate: float, devices: int, stop: asyncio.Event) -> int:

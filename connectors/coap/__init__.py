@@ -42,7 +42,7 @@ async def listening(site: Site) -> AsyncIterator[str]:
     ]
     plain, secure = ("coap+tcp", settings.coap_tcp_port), ("coaps+tcp", settings.coap_tls_port)
     try:
-        async with served(settings, streams.connection, plain=plain, secure=secure) as where:
+        async with served(settings, streams.connection, plain=plain, secure=secure, alpn="coap") as where:
             endpoint.start()
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             yield f"coap://{host}:{endpoint.port} and {where}"

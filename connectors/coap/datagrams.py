@@ -74,6 +74,7 @@ class DatagramEndpoint:
 
     def stop_reading(self) -> None:
         """Take no new requests; those that have come are still answered."""
+        self._read()
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
 
     def close(self) -> None:

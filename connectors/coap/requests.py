@@ -79,6 +79,11 @@ class Request(ABC):
         """Who sent it: address and port."""
 
     @property
+    def certified(self) -> str | None:
+        """The device that the peer's certificate names, if it showed one."""
+        return None
+
+    @property
     @abstractmethod
     def sender(self) -> Hashable:
         """What tells its endpoint from others."""

@@ -97,7 +97,9 @@ class Resources:
         if device is not None and not is_device_name(device):
             self._refuse(request, ANYONE, numbers.BAD_REQUEST, "name", f"{device[:80]!r} is no device name")
             return
-        identity = self._site.doorkeeper.known(device=device, token=target.token)
+        identity = None
+        if request.certified is None:
+            identity = self._site.doorkeeper.known(device=device, token=target.token)
         if identity is not None:
             self._admit(request, identity)
         elif self._taking.is_full:
@@ -110,7 +112,9 @@ class Resources:
     async def _ask(self, request: Request, device: str | None) -> None:
         with self._taking.held(request):
             try:
-                identity = await self._site.doorkeeper.identify(device=device, token=request.target.token)
+                identity = await self._site.doorkeeper.identify(
+                    device=device, token=request.target.token, certified=request.certified
+                )
             except Unauthorized as reason:
                 self._refuse(request, ANYONE, numbers.UNAUTHORIZED, "auth", str(reason))
                 return

@@ -15,6 +15,7 @@ from connectors.coap.options import MessageFormatError, Option, Targets, decode_
 from connectors.coap.requests import Answer, Request, completed, error, is_unwanted
 from connectors.coap.resources import Resources
 from connectors.connections import Census, address_of, peer_of
+from connectors.tls import certified_device
 from isotherm.settings import Settings
 
 SWEEP_SECONDS = 0.5
@@ -111,6 +112,7 @@ class StreamConnection(asyncio.Protocol):
         "_transport",
         "_unanswered",
         "_unread_at",
+        "certified",
         "host",
         "peer",
     )
@@ -126,6 +128,7 @@ class StreamConnection(asyncio.Protocol):
         self._heard_at = 0.0
         self._began_at: float | None = None  # when the message began that has not ended
         self._unread_at: float | None = None  # since when the peer does not read its answers
+        self.certified: str | None = None
         self.host = self.peer = "?"
 
     # What asyncio calls.
@@ -135,6 +138,7 @@ class StreamConnection(asyncio.Protocol):
         self._transport = transport
         self.host, _ = address_of(transport)
         self.peer = peer_of(transport)
+        self.certified = certified_device(transport)
         self._heard_at = time.monotonic()
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         if (full := self._streams.enter(self)) is not None:
@@ -298,6 +302,10 @@ class StreamRequest(Request):
     @property
     def peer(self) -> str:
         return self._connection.peer
+
+    @property
+    def certified(self) -> str | None:
+        return self._connection.certified
 
     @property
     def sender(self) -> Hashable:

@@ -31,13 +31,19 @@ from isotherm.settings import Settings
 PROBE_SECONDS = 0.02
 STORED_SECONDS = 120.0
 SETTLE_SECONDS = 3.0
-BATCHES = {"tcp": 4_000, "http": 1, "ws": 1_000, "mqtt": 100}
+BATCHES = {"tcp": 4_000, "http": 1, "ws": 1_000, "mqtt": 100, "coap": 1}
 """Readings in a payload: a chunk of the stream, a request, a message; with MQTT, messages of one reading."""
 
-READINGS = {"tcp": 1_000_000, "http": 100_000, "ws": 1_000_000, "mqtt": 200_000}
+CONNECTIONS = {"tcp": 1, "http": 128, "ws": 1, "mqtt": 8, "coap": 64}
+"""Connections, or endpoints, that send as fast as they can."""
 
-CONNECTIONS = {"tcp": 1, "http": 128, "ws": 1, "mqtt": 8}
-"""Connections that send as fast as they can."""
+READINGS = {"http": 100_000, "mqtt": 200_000, "coap": 100_000}
+"""Readings that are sent, where it is not a million."""
+
+RATES = {"mqtt": 5_000, "coap": 1_000}
+"""Readings a second while latency is measured, where it is not 50,000."""
+
+START_SECONDS = 30.0
 
 app = typer.Typer(no_args_is_help=True, help="Measure the local stack.")
 
@@ -49,13 +55,21 @@ def main() -> None:
 
 @app.command()
 def ingest(
-    protocol: Annotated[str, typer.Option(help="tcp, http or ws.")] = "tcp",
-    readings: Annotated[int | None, typer.Option(help="Readings to send [1,000,000; http 100,000].", min=1000)] = None,
+    protocol: Annotated[str, typer.Option(help="tcp, http, ws or coap.")] = "tcp",
+    readings: Annotated[int | None, typer.Option(help="Readings to send [1,000,000; http, coap 100,000].", min=1000)] = None,
     devices: Annotated[int, typer.Option(help="Devices that they belong to.", min=1)] = 2_000,
-    batch: Annotated[int | None, typer.Option(help="Readings in a request or message [http 1, ws 1,000].", min=1)] = None,
-    rate: Annotated[int, typer.Option(help="Readings a second while latency is measured; 0 leaves it out.", min=0)] = 50_000,
+    batch: Annotated[
+        int | None, typer.Option(help="Readings in a request or message [http, coap 1; ws 1,000].", min=1)
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(help="Readings a second while latency is measured; 0 leaves it out [50,000; coap 1,000].", min=0),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="How long latency is measured.", min=1)] = 10.0,
-    connections: Annotated[int, typer.Option(help="Quiet connections to weigh; 0 leaves it out.", min=0)] = 10_000,
+    connections: Annotated[
+        int, typer.Option(help="Quiet connections to weigh (not coap); 0 leaves it out.", min=0)
+    ] = 10_000,
+    shards: Annotated[int, typer.Option(help="Connector processes that share the port (coap).", min=1, max=64)] = 2,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -78,17 +92,22 @@ def ingest(
             "cores": os.cpu_count(),
             "load_before": round(os.getloadavg()[0], 2),
         }
+        if protocol == "coap":
+            figures["shards"] = 1 + len(bench.shards)
         await bench.throughput(2_000, 10, 100)  # what is loaded when it is first needed is loaded now
-        count = readings or READINGS[protocol]
+        count = readings or READINGS.get(protocol, 1_000_000)
         figures |= await bench.throughput(count, devices, batch or BATCHES[protocol])
-        if rate:
-            figures |= await bench.latency(rate, devices, seconds)
-        if connections:
+        steady = RATES.get(protocol, 50_000) if rate is None else rate
+        if steady:
+            figures |= await bench.latency(steady, devices, seconds)
+        if connections and protocol not in ("coap", "mqtt"):
             figures |= await bench.weigh(connections)
         return figures
 
-    with _stack(Settings.load(data_dir=data_dir)) as (settings, supervisor):
-        figures = asyncio.run(measure(_Bench(settings, supervisor, protocol)))
+    settings = Settings.load(data_dir=data_dir)
+    more = shards - 1 if protocol == "coap" and stackfile.read(settings.data_dir) is None else 0
+    with _stack(settings, reuse_port=more > 0) as (settings, supervisor), _shards(settings, more) as processes:
+        figures = asyncio.run(measure(_Bench(settings, supervisor, protocol, processes)))
     _print(figures, as_json)
 
 
@@ -137,8 +156,37 @@ _NEIGHBOUR = (
 
 
 @contextlib.contextmanager
-def _stack(settings: Settings) -> Iterator[tuple[Settings, int]]:
+def _shards(settings: Settings, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Further CoAP connectors that share the port of the stack's, for the length of the block."""
+    environment = {**os.environ, "ISOTHERM_DATA_DIR": str(settings.data_dir), "ISOTHERM_REUSE_PORT": "True"}
+    command = [sys.executable, "-m", "isotherm", "connect", "coap"]
+    shards = [subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) for _ in range(count)]
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        for shard in shards:
+            while not _listens(shard, settings.coap_port):
+                if time.monotonic() > deadline or shard.poll() is not None:
+                    raise StackError("a further CoAP connector did not start")
+                time.sleep(PROBE_SECONDS)
+        yield shards
+    finally:
+        for shard in shards:
+            shard.terminate()
+        for shard in shards:
+            shard.wait()
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    return any(one.laddr and one.laddr.port == port for one in psutil.Process(process.pid).net_connections("udp"))
+
+
+@contextlib.contextmanager
+def _stack(settings: Settings, *, reuse_port: bool = False) -> Iterator[tuple[Settings, int]]:
     """The settings and the supervisor's process id of the running stack, or of one of our own, for the length of the block.
+
+    Args:
+        settings: Of the caller.
+        reuse_port: Let further connectors share the ports of a stack of our own.
 
     Raises:
         StackError: it did not start.
@@ -149,7 +197,10 @@ def _stack(settings: Settings) -> Iterator[tuple[Settings, int]]:
         return
     with tempfile.TemporaryDirectory(prefix="isotherm-bench-") as directory:
         command = [sys.executable, "-m", "isotherm", "up", "--no-simulator", "--json", "--data-dir", directory]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        environment = os.environ | ({"ISOTHERM_REUSE_PORT": "True"} if reuse_port else {})
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
             try:
                 assert process.stdout is not None
                 if not any('"event":"ready"' in line for line in process.stdout):
@@ -164,37 +215,50 @@ def _stack(settings: Settings) -> Iterator[tuple[Settings, int]]:
 class _Bench:
     """Measures one connector of a running stack."""
 
-    def __init__(self, settings: Settings, supervisor: int, protocol: str) -> None:
+    def __init__(
+        self, settings: Settings, supervisor: int, protocol: str, shards: Sequence[subprocess.Popen[bytes]] = ()
+    ) -> None:
         from simulator.load import LINKS
 
+        self.shards = shards
         self._settings = settings
+        self._processes = [supervisor, *(shard.pid for shard in shards)]
         self._supervisor = supervisor
         self._link = LINKS[protocol]
         self._connector = "http" if protocol == "ws" else protocol
         self._connections = CONNECTIONS[protocol]
-        self._address = _address(settings, protocol)
+        ports = {"tcp": settings.tcp_port, "coap": settings.coap_port}
+        self._address = settings.host, ports.get(protocol, settings.http_port)
+        if protocol == "mqtt":
+            self._address = address(settings.mqtt)  # of the broker
 
     async def throughput(self, readings: int, devices: int, batch: int) -> dict[str, Any]:
         """Send as fast as readings are acknowledged, and wait until all are in the store."""
         from rich.progress import Progress
 
-        from simulator.load import lines, payloads, send
+        from simulator.load import CoapLink, flood, lines, payloads, send
 
         work = payloads(lines(readings, devices, time.time()), batch)
         log_id = await kafka.cluster_id(self._settings)
         goal = await self._stored(log_id) + readings
-        cpu = _cpu(self._supervisor)
-        began = time.monotonic()
+        cpu = _cpu(self._processes)
+        own, began = time.process_time(), time.monotonic()
         with Progress(transient=True) as bar:
             task = bar.add_task("acknowledged", total=readings)
-            sent = await send(
-                self._link, *self._address, work, self._connections, lambda done: bar.update(task, completed=done)
-            )
+
+            def progress(done: int) -> None:
+                bar.update(task, completed=done)
+
+            if self._link is CoapLink:
+                sent = await flood(*self._address, work, self._connections, progress)
+            else:
+                sent = await send(self._link, *self._address, work, self._connections, progress)
+            own = time.process_time() - own
             async with asyncio.timeout(STORED_SECONDS):
                 while await self._stored(log_id) < goal:  # noqa: ASYNC110
                     await asyncio.sleep(PROBE_SECONDS)  # another process's progress: there is no event to wait for
         seconds = time.monotonic() - began
-        spent = {name: used - cpu.get(name, 0.0) for name, used in _cpu(self._supervisor).items()}
+        spent = {name: used - cpu.get(name, 0.0) for name, used in _cpu(self._processes).items()}
         return {
             "readings": readings,
             "devices": devices,
@@ -206,6 +270,8 @@ class _Bench:
             "cpu_us_per_reading": round(sum(spent.values()) / readings * 1e6, 3),
             "cpu_us_by_part": {name: round(used / readings * 1e6, 3) for name, used in sorted(spent.items()) if used > 0},
             "acknowledged_ms": _percentiles(sent.waits),
+            "resent": sent.resent,
+            "generator_cpu_us_per_reading": round(own / readings * 1e6, 3),
         }
 
     async def latency(self, rate: int, devices: int, seconds: float) -> dict[str, Any]:
@@ -301,21 +367,20 @@ class _Bench:
 PROBE_DEVICE = f"probe-{os.urandom(3).hex()}"
 
 
-def _address(settings: Settings, protocol: str) -> tuple[str, int]:
-    if protocol == "mqtt":
-        return address(settings.mqtt)
-    return settings.host, settings.tcp_port if protocol == "tcp" else settings.http_port
-
-
 def _percentiles(waits: Sequence[float]) -> dict[str, float]:
     p50, p99 = np.percentile(waits, [50, 99]) * 1e3
     return {"p50": round(float(p50), 1), "p99": round(float(p99), 1)}
 
 
-def _cpu(supervisor: int) -> dict[str, float]:
-    """Return the CPU seconds that each part of the stack has used, by the name of its program or command."""
+def _cpu(roots: Sequence[int]) -> dict[str, float]:
+    """Return the CPU seconds that each part of the stack has used, by the name of its program or command.
+
+    Args:
+        roots: Process ids of the supervisor, whose children are the parts, and of parts that it did not start.
+    """
     used: dict[str, float] = defaultdict(float)
-    for process in psutil.Process(supervisor).children(recursive=True):
+    supervisor, *others = map(psutil.Process, roots)
+    for process in [*supervisor.children(recursive=True), *others]:
         with contextlib.suppress(psutil.NoSuchProcess):
             arguments = process.cmdline()
             name = " ".join(arguments[3:5]) if "isotherm" in arguments[1:3] else process.name()

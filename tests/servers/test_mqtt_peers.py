@@ -118,7 +118,7 @@ async def test_properties_of_mqtt_5_say_format_and_token(tmp_path: Path, tool: C
             client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
             client.connect("127.0.0.1", server.port)
             client.loop_start()
-            properties = Properties(PacketTypes.PUBLISH)
+            properties: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.ContentType = "application/senml+json"
             properties.UserProperty = [("token", "s-room-1")]
             client.publish("devices/room-1/readings", b'[{"n":"t","v":1}]', qos=1, properties=properties)
