@@ -46,6 +46,7 @@ async def _keep(protocol: str, number: int, settings: Settings) -> None:
         update={
             "reuse_port": True,
             "health_port": health_port,
+            "mqtt_shared": True,
             "mqtt_client_id": mqtt_name(settings.mqtt_client_id, number),
             "mqtt_username": settings.mqtt_username and mqtt_name(settings.mqtt_username, number),
         }

@@ -41,6 +41,9 @@ SESSION_SECONDS = 24 * 3600
 MAX_PACKET_BYTES = 16 * 1024 * 1024
 """A broker does not send larger packets. Far more than a payload may have, so that a larger one still becomes a reject."""
 
+SHARE = "$share/isotherm/"
+"""What a filter begins with that the connectors of a group share."""
+
 _FAILED_SUBSCRIPTION = 0x80
 _NO_RECONNECTS = -2  # gmqtt takes 0 for one more
 _SESSION_TAKEN_OVER = 0x8E
@@ -122,7 +125,9 @@ class Connection:
         self._handler._handler_cache[MQTTCommands.PUBLISH] = self._on_publish
 
     async def open(self, topics: Sequence[str]) -> None:
-        """Connect and subscribe.
+        """Connect and subscribe; with MQTT 5 so that connectors share the messages (§4.8.2), where that is set.
+
+        A session may have the other kind of subscription from before; that would send each message twice.
 
         Raises:
             OSError: there is no broker, or its certificate is not trusted.
@@ -143,7 +148,13 @@ class Connection:
                 )
                 transport = self._client._connection._transport
                 self._protocol._read_loop_future.add_done_callback(lambda _: transport.close())  # which is not read any more
-                self._client.subscribe([gmqtt.Subscription(topic, qos=1, **self._options(topic)) for topic in topics])
+                shared = [SHARE + topic for topic in topics]
+                wanted, other = (shared, topics) if self._settings.mqtt_shared and self.is_5 else (topics, shared)
+                if self.has_session and self.is_5:
+                    self._client._connection.unsubscribe(list(other))
+                # No retained messages: they were taken in when they were published (MQTT 5 §3.8.3.1).
+                retained = {"retain_handling_options": 2} if wanted is topics and self.is_5 else {}
+                self._client.subscribe([gmqtt.Subscription(topic, qos=1, **retained) for topic in wanted])
                 granted = await self._subscribed
         except TimeoutError:
             raise Refused(f"it did not answer within {CONNECT_SECONDS:.0f} s") from None
@@ -203,10 +214,6 @@ class Connection:
         if self._is_paused and not self.lost.is_set():
             self._client._connection._last_data_in = time.monotonic()
             asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS / 2, self._excuse)
-
-    def _options(self, topic: str) -> dict[str, int]:
-        """Ask for no retained messages: they were taken in when they were published (MQTT 5 §3.8.3.1)."""
-        return {"retain_handling_options": 2} if self.is_5 and not topic.startswith("$share/") else {}
 
     def _on_connect(self, client: gmqtt.Client, flags: int, code: int, properties: Any) -> None:
         self.has_session = bool(flags & 1)

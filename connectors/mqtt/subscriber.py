@@ -31,9 +31,6 @@ from isotherm.logs import Throttle
 from isotherm.process import end
 from isotherm.rejects import Rejected
 
-SHARE = "$share/isotherm/"
-"""MQTT 5 brokers divide the messages among the connectors that subscribe in one group (§4.8.2)."""
-
 MAX_BATCH = 2_000
 """Messages that are taken in together."""
 
@@ -127,7 +124,7 @@ class Subscriber:
             connection = Connection(self._settings, self._is_5, self._begin, self._receive)
             began = time.monotonic()
             try:
-                await connection.open([SHARE + topic if self._is_5 else topic for topic in self._routes.filters])
+                await connection.open(self._routes.filters)
             except (OSError, Refused) as error:
                 if self._throttle("away") is not None:
                     log.warning("the MQTT broker at %s: %s; trying again", self._settings.mqtt, error)

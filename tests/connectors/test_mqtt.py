@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -14,8 +16,9 @@ import pytest
 from connectors import intake, mqtt
 from connectors.mqtt import connection, subscriber
 from isotherm.topics import Topic, partition_of
-from tests.support.intake import Bench, SwitchableProducer
+from tests.support.intake import Bench, SwitchableProducer, eventually
 from tests.support.mqtt_broker import Script, ScriptedBroker, scripted
+from tests.support.mqtt_servers import Mosquitto
 
 ROOM = "devices/room-1/readings"
 
@@ -222,9 +225,23 @@ async def test_a_broker_that_speaks_only_3_1_1_is_spoken_to_so() -> None:
     assert [one.reason for one in bench.producer.rejects] == ["malformed"]
 
 
-async def test_with_mqtt_5_connectors_share_a_subscription() -> None:
-    async with scripted() as broker, listening(broker):
+async def test_with_mqtt_5_connectors_of_a_group_share_a_subscription() -> None:
+    async with scripted() as broker, listening(broker, mqtt_shared=True):
         assert "$share/isotherm/devices/+/+" in (await broker.peer()).subscribed
+
+
+async def test_a_session_that_was_shared_and_is_not_any_more_gets_each_message_once(
+    tmp_path: Path, tool: Callable[..., str]
+) -> None:
+    with Mosquitto(tmp_path, tool("mosquitto")) as server:
+        for shared in (True, False, True, False):
+            bench = Bench(mqtt=server.address, mqtt_shared=shared)
+            async with asyncio.timeout(20), bench.intake.running(), mqtt.listening(bench.site):
+                publish = (tool("mosquitto_pub"), "-p", str(server.port), "-q", "1", "-t")
+                for metric in ("t", "end"):
+                    await asyncio.to_thread(subprocess.run, [*publish, f"devices/a/{metric}", "-m", "1"], check=True)
+                await eventually(lambda bench=bench: bool(bench.producer.values_of("a/end")))  # type: ignore[misc]
+            assert bench.producer.values_of("a/t") == [1]
 
 
 async def test_a_retained_copy_is_acknowledged_and_not_stored() -> None:
