@@ -211,7 +211,8 @@ def _elements(raw: bytes, device: str | None, now: int) -> list[_Element | Rejec
         try:
             elements.append(_element(bytes(member), at, device, now))
         except InvalidReading as error:
-            alone = bytes(member) if device is None else _of_device(device, b"[" + bytes(member) + b"]")
+            alone = b"[%b]" % bytes(member)  # without its array, a member that is an array itself would be taken
+            alone = alone if device is None else _of_device(device, alone)
             elements.append(_rejected(error, alone, at))
     return elements
 
