@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import msgspec
-import numpy as np
 
 from connectors.formats.acceptable import check_name, check_time, check_value
 from connectors.formats.decoded import PIECE, Decoded
 from connectors.formats.escape import NameCache
-from connectors.formats.records import Collector, Record, senml_us
+from connectors.formats.records import Collector, Record, times_us
 from isotherm.errors import InvalidReading
 from isotherm.limits import MAX_PACK_BYTES, MAX_PACK_READINGS
 from isotherm.rejects import Rejected
@@ -123,7 +122,7 @@ def _record(item: object, now: int) -> Record:
     if record.v is not None:
         check_value(record.v)
     if record.t is not None:
-        [time] = senml_us(np.array([record.t]), now).tolist()
+        [time] = times_us([record.t], now).tolist()
         check_time(time, now)
     return record
 
