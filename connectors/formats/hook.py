@@ -112,8 +112,9 @@ def _record(item: object, now: int) -> Record:
         raise InvalidReading(
             "type", f"it yielded {type(item).__name__}, expected a dict such as {{'n': 'temperature', 'v': 21.5}}"
         )
-    if strange := sorted(map(str, item.keys() - _ALONE)):
-        raise InvalidReading("malformed", f"it yielded a field {strange[0][:80]!r}, expected n, u, v, vb, vs, vd, t, seq")
+    if not item.keys() <= _ALONE:
+        strange = min(map(str, item.keys() - _ALONE))
+        raise InvalidReading("malformed", f"it yielded a field {strange[:80]!r}, expected n, u, v, vb, vs, vd, t, seq")
     try:
         record = msgspec.convert(item, Record)
     except msgspec.ValidationError as error:
