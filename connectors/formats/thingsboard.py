@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
+from connectors.formats.acceptable import check_time
 from connectors.formats.decoded import PIECE, Decoded, Source
 from connectors.formats.escape import NameCache, escape_bare_metric, escape_device
 from isotherm.errors import InvalidReading
@@ -75,7 +76,7 @@ def decode_payload(data: bytes, now: int) -> Iterator[Decoded]:
     except InvalidReading as error:
         yield Decoded.nothing(Rejected(error.reason, error.detail, data))
     else:
-        yield from _pieces(elements)
+        yield from _pieces(elements, now)
 
 
 def decode_gateway_payload(data: bytes, now: int) -> Iterator[Decoded]:
@@ -98,12 +99,12 @@ def decode_gateway_payload(data: bytes, now: int) -> Iterator[Decoded]:
     except InvalidReading as error:
         yield Decoded.nothing(Rejected(error.reason, error.detail, data))
     else:
-        yield from _pieces(elements)
+        yield from _pieces(elements, now)
 
 
-def _pieces(elements: Sequence[_Element | Rejected]) -> Iterator[Decoded]:
+def _pieces(elements: Sequence[_Element | Rejected], now: int) -> Iterator[Decoded]:
     """Take each value by itself."""
-    found = _Found()
+    found = _Found(now)
     for one in _values(elements):
         if isinstance(one, Rejected):
             found.rejects.append(one)
@@ -111,7 +112,7 @@ def _pieces(elements: Sequence[_Element | Rejected]) -> Iterator[Decoded]:
             found.take(*one)
         if len(found) >= PIECE:
             yield found.decoded()
-            found = _Found()
+            found = _Found(now)
     if len(found):
         yield found.decoded()
 
@@ -128,7 +129,8 @@ def _values(elements: Sequence[_Element | Rejected]) -> Iterator[Rejected | tupl
 class _Found:
     """Columns of the piece that is being gathered."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: int) -> None:
+        self._now = now
         self.names: list[str] = []
         self.times: list[int] = []
         self.values: list[float] = []
@@ -144,6 +146,8 @@ class _Found:
         try:
             name = _names[key] if element.device is None else f"{_devices[element.device]}/{_names[key]}"
             value = _value(raw)
+            if isinstance(value, str):
+                check_time(element.time, self._now)  # intake has only the text of an attribute, not its bytes
         except InvalidReading as error:
             self.rejects.append(_rejected(error, _alone(element, key, raw), element.at))
             return

@@ -5,6 +5,7 @@ Hang is the fuzzer's to see (``-timeout``); everything else is asserted here.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from unittest.mock import patch
 from connectors.formats import lines, senml, senml_cbor, thingsboard
 from connectors.formats.decoded import Decoded, Decoder
 from connectors.formats.graphite import GraphiteDecoder
+from connectors.formats.hook import HookDecoder
 from connectors.formats.influx import InfluxDecoder
 from connectors.formats.lines import LineFramer
 from connectors.formats.number import NumberDecoder
@@ -21,6 +23,7 @@ from isotherm import rejects
 NOW = 1_790_000_000_000_000
 REASONS = frozenset(re.findall(r"^([a-z_]+)  ", rejects.__doc__ or "", re.MULTILINE)) - {"reason"}
 
+_anything = HookDecoder("anything", json.loads)
 _influx, _graphite, _number = InfluxDecoder(), GraphiteDecoder(), NumberDecoder("temperature")
 
 
@@ -79,6 +82,12 @@ def thingsboard_gateway(data: bytes) -> None:
     _check_alone(thingsboard.decode_gateway_payload, data)
 
 
+def hook(data: bytes) -> None:
+    """A decoder of the user's that yields anything, here what JSON can say: a payload is refused once at most."""
+    readings, refused = _check(_anything(data, NOW))
+    assert refused <= 1 <= readings + refused
+
+
 def line_framer(data: bytes) -> None:
     """However a stream is cut, the same lines come out, and of those that are too long the lengths."""
     longest = 64  # so that short inputs have too long lines
@@ -100,6 +109,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "number": number,
     "thingsboard": thingsboard_device,
     "thingsboard-gateway": thingsboard_gateway,
+    "hook": hook,
     "line_framer": line_framer,
 }
 """Every parser there is."""
