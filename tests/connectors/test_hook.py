@@ -17,6 +17,20 @@ PAYLOAD = b"\x01\x00\xe2"
 GOOD = {"n": "good", "v": 1}
 
 
+class Broken(dict[str, object]):
+    """A record that cannot be asked."""
+
+    def keys(self) -> Any:
+        raise KeyError("broken")
+
+
+class Mute(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
 def decode(*items: object, payload: bytes = PAYLOAD) -> Decoded:
     """Decode with a function that yields these."""
     return joined(HookDecoder("door", lambda _: items)(payload, NOW))  # type: ignore[arg-type, return-value]
@@ -69,6 +83,10 @@ def test_the_function_is_given_the_payload() -> None:
         ({"n": "a", "v": 1, "seq": -1}, "sequence number -1"),
         ({"n": "a", "vs": "x" * (MAX_ATTRIBUTE_CHARS + 1)}, "4097 characters"),
         ({"n": "a", "v": 10**400}, "v=1000"),
+        ({"n": "a", "vs": "\ud800"}, "surrogates not allowed"),
+        ({"n": "a", "v": 1, "u": "\ud800"}, "surrogates not allowed"),
+        ({"n": "\ud800", "v": 1}, "is no metric name"),
+        (Broken(n="a", v=1), "KeyError: 'broken'"),
     ],
 )
 def test_what_is_no_reading_makes_one_reject_and_the_others_are_kept(item: object, said: str) -> None:
@@ -96,6 +114,7 @@ def raising(error: BaseException) -> Callable[[bytes], Any]:
         (raising(MemoryError()), "MemoryError: "),
         (raising(SystemExit(1)), "SystemExit: 1"),
         (raising(StopIteration()), "RuntimeError: generator raised StopIteration"),
+        (raising(Mute()), "Mute: ?"),
         (raising(ValueError("\ud800" * 10_000)), "ValueError: \\ud800"),
     ],
 )

@@ -63,12 +63,22 @@ def test_text_of_the_greatest_length_is_an_attribute_and_longer_text_is_refused(
     assert reasons(decode(json.dumps({"fw": text + "x", "list": [text]}).encode())) == ["attribute", "attribute"]
 
 
-def test_too_many_values_and_too_large_payloads_are_refused() -> None:
+def test_values_beyond_the_greatest_number_are_refused_and_those_before_are_kept() -> None:
+    most = json.dumps({f"m{i}": i for i in range(MAX_PACK_READINGS - 1)}).encode()
+    for form, wrapped in ((THINGSBOARD, b"[%b]"), (THINGSBOARD_GATEWAY, b'{"d":[%b]}')):
+        found = decode(wrapped % b",".join([most, b'{"a":1,"b":2}', b'{"a":3}']), form)
+        assert len(found.names) == MAX_PACK_READINGS
+        assert [(one.reason, one.at, one.raw) for one in found.rejects] == [("too_large", 2, wrapped % b'{"a":1,"b":2}')]
+
+
+def test_too_many_objects_and_too_large_payloads_are_refused() -> None:
     for form, wrapped in ((THINGSBOARD, b"[%b]"), (THINGSBOARD_GATEWAY, b'{"d":[%b]}')):
         assert len(decode(wrapped % b",".join([b'{"a":1}'] * MAX_PACK_READINGS), form).names) == MAX_PACK_READINGS
         for element in (b'{"a":1}', b"7"):
             assert reasons(decode(wrapped % b",".join([element] * (MAX_PACK_READINGS + 1)), form)) == ["too_large"]
         assert reasons(decode(b" " * (MAX_PACK_BYTES + 1), form)) == ["too_large"]
+    devices = {f"d{i}": {"a": 1} for i in range(MAX_PACK_READINGS + 1)}
+    assert reasons(decode(json.dumps(devices).encode(), THINGSBOARD_GATEWAY)) == ["too_large"]
 
 
 @pytest.mark.parametrize("member", [b'{"a":1}', b'{"a":null}', b'{"a":""}', b"7"])
