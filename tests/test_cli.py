@@ -1,20 +1,24 @@
 """The command line by itself: helpful without a stack, exact about what is wrong."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from connectors.examples import elsys
 from tests.support.stack import ISOTHERM
 
 
-def isotherm(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*ISOTHERM, *arguments], cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+def isotherm(*arguments: str, directory: Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*ISOTHERM, *arguments], cwd=directory, input=stdin, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize(
     "command",
-    ["up", "connect", "worker", "web", "simulate", "devices", "query", "tail", "ledger"],
+    ["up", "connect", "worker", "web", "simulate", "devices", "query", "tail", "ledger", "decode"],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     shown = isotherm(command, "--help", directory=tmp_path)
@@ -46,6 +50,10 @@ def test_without_a_stack_it_says_how_to_start_one(
         (("tail", "everything"), "expected one of readings, rejects"),
         (("up", "--port-base", "80"), "--port-base is 80, expected 1024 to"),
         (("up", "--devices", "0"), "--devices"),
+        (("decode", "nowhere.bin"), "nowhere.bin cannot be read"),
+        (("decode", "/dev/null", "--hex"), "/dev/null holds no payload, expected hexadecimal digits"),
+        (("decode", "/dev/null", "--type", "smoke"), "there is no format 'smoke'; there are graphite, influx"),
+        (("decode", "/dev/null", "--decoders", "nowhere.py"), "nowhere.py cannot be loaded"),
     ],
 )
 def test_wrong_arguments_are_named_with_what_was_expected(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -53,6 +61,52 @@ def test_wrong_arguments_are_named_with_what_was_expected(arguments: tuple[str, 
     assert failed.returncode != 0
     assert said in " ".join(failed.stderr.replace("│", " ").split())
     assert "Traceback" not in failed.stderr
+
+
+FRAME = "0100e202290400270506060308070d62"
+ELSYS = ("--hex", "--type", "elsys-ers", "--decoders", elsys.__file__)
+
+
+@pytest.mark.parametrize("written", [FRAME, FRAME.upper(), "0x" + FRAME, "01:00:e2:02:29\n\n01 00 e2\n01-00-e2"])
+def test_a_frame_is_decoded_without_a_stack(written: str, tmp_path: Path) -> None:
+    (tmp_path / "frame.hex").write_text(written)
+    shown = isotherm("decode", "frame.hex", *ELSYS, directory=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    head, titles, first, *_ = shown.stdout.splitlines()
+    assert head == "read as decoder:elsys-ers"
+    assert titles.split()[-4:] == ["name", "value", "unit", "time"]
+    assert first.split()[-4:-1] == ["temperature", "22.6", "Cel"]
+
+
+def test_what_would_be_refused_is_shown_and_the_command_fails(tmp_path: Path) -> None:
+    failed = isotherm("decode", "-", *ELSYS, directory=tmp_path, stdin=f"{FRAME}\n01:00\n")
+    assert failed.returncode == 1
+    assert "2        malformed  decoder elsys-ers: ValueError: the frame ends within temperature  01 00" in failed.stdout
+    wrong = isotherm("decode", "-", *ELSYS, directory=tmp_path, stdin=f"{FRAME}\n0100e\n")
+    assert wrong.returncode == 1
+    assert "line 2: '0100e' is no payload in hexadecimal" in wrong.stderr
+
+
+def test_decoding_can_print_json(tmp_path: Path) -> None:
+    failed = isotherm(
+        "decode",
+        "-",
+        "--json",
+        directory=tmp_path,
+        stdin='[{"n":"d/t","u":"Cel","v":1,"t":5},{"n":"d/fw","vs":"1"},{"n":"x"}]',
+    )
+    assert failed.returncode == 1
+    [trial] = json.loads(failed.stdout)
+    assert trial["type"] == "senml-json"
+    assert [(one["name"], one["value"], one["unit"]) for one in trial["readings"]] == [("d/t", 1, "Cel")]
+    assert [(one["name"], one["text"]) for one in trial["attributes"]] == [("d/fw", "1")]
+    assert [(one["reason"], one["at"], one["hex"]) for one in trial["rejects"]] == [("no_value", 3, b'{"n":"x"}'.hex())]
+
+
+def test_what_devices_send_is_printed_as_it_is(tmp_path: Path) -> None:
+    shown = isotherm("decode", "-", "--type", "thingsboard", directory=tmp_path, stdin='{"a":["[bold]x[/b]", ":smile:"]}')
+    assert shown.returncode == 0
+    assert '["[bold]x[/b]",":smile:"]' in shown.stdout
 
 
 def test_a_simulation_that_nobody_acknowledges_fails_and_says_why(tmp_path: Path) -> None:

@@ -61,8 +61,9 @@ Decoder = Callable[[bytes, int], Iterator[Decoded]]
 
 def absolute_us(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
     """Turn s into µs, shape (n,); what is far outside any clock is clipped, for intake to refuse."""
-    known = np.where(np.isnan(seconds), -_FAR_S, seconds)
-    return np.rint(np.minimum(np.maximum(known, -_FAR_S), _FAR_S) * 1e6).astype(np.int64)
+    known = np.where(np.isnan(seconds), -FAR_S, seconds)
+    return np.rint(np.minimum(np.maximum(known, -FAR_S), FAR_S) * 1e6).astype(np.int64)
 
 
-_FAR_S = 1e12
+FAR_S = 1e12
+"""Further from the epoch than any clock, and within an int64 as µs."""

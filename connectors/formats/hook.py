@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import msgspec
-import numpy as np
 
 from connectors.formats.acceptable import check_name, check_time, check_value
 from connectors.formats.decoded import PIECE, Decoded
 from connectors.formats.escape import NameCache
-from connectors.formats.records import Collector, Record, senml_us
+from connectors.formats.records import Collector, Record, times_us
 from isotherm.errors import InvalidReading
 from isotherm.limits import MAX_PACK_BYTES, MAX_PACK_READINGS
 from isotherm.rejects import Rejected
@@ -68,6 +67,8 @@ class HookDecoder:
                 collector.add(_record(item, now), at, data)
             except InvalidReading as error:
                 errors.append(error)
+            except Exception as error:  # noqa: BLE001 - what it yields is a stranger's too
+                errors.append(_failed(error))
             if len(collector) >= PIECE:
                 yield _taken(collector, errors)
         if len(collector):
@@ -86,12 +87,20 @@ class HookDecoder:
                     return
                 yield item
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
-            yield InvalidReading("malformed", f"{type(error).__name__}: {error}")
+            yield _failed(error)
 
     def _rejected(self, errors: list[InvalidReading | Rejected], data: bytes) -> Rejected:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         detail = errors[0].detail.encode(errors="backslashreplace").decode()
         return Rejected("malformed", f"decoder {self._name}: {detail[:MAX_ERROR_CHARS]}{more}", data)
+
+
+def _failed(error: BaseException) -> InvalidReading:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an exception of a stranger's may not be able to say what it is
+        text = "?"
+    return InvalidReading("malformed", f"{type(error).__name__}: {text}")
 
 
 def _taken(collector: Collector, errors: list[InvalidReading | Rejected]) -> Decoded:
@@ -113,17 +122,20 @@ def _record(item: object, now: int) -> Record:
         raise InvalidReading(
             "type", f"it yielded {type(item).__name__}, expected a dict such as {{'n': 'temperature', 'v': 21.5}}"
         )
-    if strange := sorted(map(str, item.keys() - _ALONE)):
-        raise InvalidReading("malformed", f"it yielded a field {strange[0][:80]!r}, expected n, u, v, vb, vs, vd, t, seq")
+    if not item.keys() <= _ALONE:
+        strange = min(map(str, item.keys() - _ALONE))
+        raise InvalidReading("malformed", f"it yielded a field {strange[:80]!r}, expected n, u, v, vb, vs, vd, t, seq")
     try:
         record = msgspec.convert(item, Record)
     except msgspec.ValidationError as error:
         raise InvalidReading("type", f"it yielded {_shown(item)}: {error}") from error
     _names[record.n or ""]
+    for text in (record.u, record.vs, record.vd):
+        (text or "").encode()  # a lone surrogate could go no further
     if record.v is not None:
         check_value(record.v)
     if record.t is not None:
-        [time] = senml_us(np.array([record.t]), now).tolist()
+        [time] = times_us([record.t], now).tolist()
         check_time(time, now)
     return record
 

@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
+from connectors.formats.acceptable import check_time
 from connectors.formats.decoded import PIECE, Decoded, Source
 from connectors.formats.escape import NameCache, escape_bare_metric, escape_device
 from isotherm.errors import InvalidReading
@@ -52,6 +53,7 @@ class _Element(NamedTuple):
         stamp: The timestamp as it was sent, or None.
         time: µs since the epoch UTC.
         values: By their keys, each as it was sent.
+        raw: The object as it was sent.
     """
 
     at: int
@@ -59,6 +61,7 @@ class _Element(NamedTuple):
     stamp: bytes | None
     time: int
     values: dict[str, msgspec.Raw]
+    raw: bytes
 
 
 def decode_payload(data: bytes, now: int) -> Iterator[Decoded]:
@@ -68,14 +71,7 @@ def decode_payload(data: bytes, now: int) -> Iterator[Decoded]:
         data: The message's body.
         now: µs since the epoch UTC: the time of values without a timestamp.
     """
-    try:
-        _check_size(data)
-        elements = _elements(data, None, now)
-        _check_count(elements)
-    except InvalidReading as error:
-        yield Decoded.nothing(Rejected(error.reason, error.detail, data))
-    else:
-        yield from _pieces(elements)
+    yield from _pieces(_parsed(data, None, now), data, now)
 
 
 def decode_gateway_payload(data: bytes, now: int) -> Iterator[Decoded]:
@@ -85,25 +81,16 @@ def decode_gateway_payload(data: bytes, now: int) -> Iterator[Decoded]:
         data: The message's body.
         now: µs since the epoch UTC: the time of values without a timestamp.
     """
-    try:
-        _check_size(data)
-        elements: list[_Element | Rejected] = []
-        for device, raw in _mapping(data).items():
-            try:
-                _devices[device]
-                elements += _elements(bytes(raw), device, now)
-            except InvalidReading as error:
-                elements.append(_rejected(error, _of_device(device, bytes(raw))))
-        _check_count(elements)
-    except InvalidReading as error:
-        yield Decoded.nothing(Rejected(error.reason, error.detail, data))
-    else:
-        yield from _pieces(elements)
+    yield from _pieces(_parsed_gateway(data, now), data, now)
 
 
-def _pieces(elements: Sequence[_Element | Rejected]) -> Iterator[Decoded]:
+def _pieces(elements: Iterator[_Element | Rejected], data: bytes, now: int) -> Iterator[Decoded]:
     """Take each value by itself."""
-    found = _Found()
+    if len(data) > MAX_PACK_BYTES:
+        detail = f"a payload of {len(data)} bytes, expected at most {MAX_PACK_BYTES}"
+        yield Decoded.nothing(Rejected("too_large", detail, data))
+        return
+    found = _Found(now)
     for one in _values(elements):
         if isinstance(one, Rejected):
             found.rejects.append(one)
@@ -111,16 +98,21 @@ def _pieces(elements: Sequence[_Element | Rejected]) -> Iterator[Decoded]:
             found.take(*one)
         if len(found) >= PIECE:
             yield found.decoded()
-            found = _Found()
+            found = _Found(now)
     if len(found):
         yield found.decoded()
 
 
-def _values(elements: Sequence[_Element | Rejected]) -> Iterator[Rejected | tuple[_Element, str, bytes]]:
+def _values(elements: Iterator[_Element | Rejected]) -> Iterator[Rejected | tuple[_Element, str, bytes]]:
+    """Yield value after value, up to MAX_PACK_READINGS, and what is refused."""
+    left = MAX_PACK_READINGS
     for element in elements:
         if isinstance(element, Rejected):
             yield element
+        elif len(element.values) > left:
+            yield _refused(_too_many("values"), element.raw, element.at, element.device)
         else:
+            left -= len(element.values)
             for key, raw in element.values.items():
                 yield element, key, bytes(raw)
 
@@ -128,7 +120,8 @@ def _values(elements: Sequence[_Element | Rejected]) -> Iterator[Rejected | tupl
 class _Found:
     """Columns of the piece that is being gathered."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: int) -> None:
+        self._now = now
         self.names: list[str] = []
         self.times: list[int] = []
         self.values: list[float] = []
@@ -144,8 +137,10 @@ class _Found:
         try:
             name = _names[key] if element.device is None else f"{_devices[element.device]}/{_names[key]}"
             value = _value(raw)
+            if isinstance(value, str):
+                check_time(element.time, self._now)  # intake has only the text of an attribute, not its bytes
         except InvalidReading as error:
-            self.rejects.append(_rejected(error, _alone(element, key, raw), element.at))
+            self.rejects.append(_in_line(error, _alone(element, key, raw), element.at))
             return
         if isinstance(value, str):
             self.attributes.append(Attribute(name, element.time, value))
@@ -171,49 +166,60 @@ class _Found:
         )
 
 
-def _check_size(payload: bytes) -> None:
-    """Make sure that a payload is not too large.
+def _parsed(raw: bytes, device: str | None, now: int) -> Iterator[_Element | Rejected]:
+    """Yield the elements of an array; an object is its own only element."""
+    is_array = raw.lstrip()[:1] == b"["
+    try:
+        members = _members(raw) if is_array else [raw]
+    except InvalidReading as error:
+        yield _refused_whole(error, raw, device)
+        return
+    for at, member in enumerate(members, 1):
+        try:
+            element = _element(bytes(member), at, device, now)
+        except InvalidReading as error:
+            yield _refused(error, bytes(member), at, device) if is_array else _refused_whole(error, raw, device)
+        else:
+            yield element
+
+
+def _parsed_gateway(data: bytes, now: int) -> Iterator[_Element | Rejected]:
+    """Yield the elements of all devices."""
+    try:
+        devices = _mapping(data)
+        if len(devices) > MAX_PACK_READINGS:
+            raise _too_many("devices")
+    except InvalidReading as error:
+        yield _refused_whole(error, data, None)
+        return
+    for device, raw in devices.items():
+        try:
+            _devices[device]
+        except InvalidReading as error:
+            yield _refused_whole(error, bytes(raw), device)
+        else:
+            yield from _parsed(bytes(raw), device, now)
+
+
+def _members(raw: bytes) -> Sequence[msgspec.Raw]:
+    """Return what is in an array.
 
     Raises:
-        InvalidReading: it is.
+        InvalidReading: it is none, is empty, or has too many members.
     """
-    if len(payload) > MAX_PACK_BYTES:
-        raise InvalidReading("too_large", f"a payload of {len(payload)} bytes, expected at most {MAX_PACK_BYTES}")
-
-
-def _check_count(elements: Sequence[_Element | Rejected]) -> None:
-    """Make sure that there are not too many values.
-
-    Raises:
-        InvalidReading: there are.
-    """
-    count = sum(1 if isinstance(element, Rejected) else len(element.values) for element in elements)
-    if count > MAX_PACK_READINGS:
-        raise InvalidReading("too_large", f"{count} values, expected at most {MAX_PACK_READINGS}")
-
-
-def _elements(raw: bytes, device: str | None, now: int) -> list[_Element | Rejected]:
-    """Return the elements of an array; an object is its own only element.
-
-    Raises:
-        InvalidReading: it is neither, or the array is empty.
-    """
-    if raw.lstrip()[:1] != b"[":
-        return [_element(raw, 1, device, now)]
     try:
         members = _array.decode(raw)
     except _ERRORS as error:
         raise InvalidReading("malformed", f"no JSON array: {error}") from error
     if not members:
         raise InvalidReading("no_value", "an empty array, expected objects of values")
-    elements: list[_Element | Rejected] = []
-    for at, member in enumerate(members, 1):
-        try:
-            elements.append(_element(bytes(member), at, device, now))
-        except InvalidReading as error:
-            alone = bytes(member) if device is None else _of_device(device, b"[" + bytes(member) + b"]")
-            elements.append(_rejected(error, alone, at))
-    return elements
+    if len(members) > MAX_PACK_READINGS:
+        raise _too_many("objects")
+    return members
+
+
+def _too_many(what: str) -> InvalidReading:
+    return InvalidReading("too_large", f"more than {MAX_PACK_READINGS} {what}, expected at most so many in a payload")
 
 
 def _element(raw: bytes, at: int, device: str | None, now: int) -> _Element:
@@ -224,9 +230,9 @@ def _element(raw: bytes, at: int, device: str | None, now: int) -> _Element:
     """
     values = _mapping(raw)
     if "ts" not in values or "values" not in values:
-        return _Element(at, device, None, now, values)
+        return _Element(at, device, None, now, values, raw)
     stamp = bytes(values["ts"])
-    return _Element(at, device, stamp, _time_us(stamp), _mapping(bytes(values["values"])))
+    return _Element(at, device, stamp, _time_us(stamp), _mapping(bytes(values["values"])), raw)
 
 
 def _mapping(raw: bytes) -> dict[str, msgspec.Raw]:
@@ -324,8 +330,19 @@ def _device_name(text: str) -> str:
 _names, _devices = NameCache(_metric_name), NameCache(_device_name)
 
 
-def _rejected(error: InvalidReading, raw: bytes, at: int = 0) -> Rejected:
-    """Refuse a part of a payload, in one line: rejects of a payload are kept together, each in a line."""
+def _refused(error: InvalidReading, member: bytes, at: int, device: str | None) -> Rejected:
+    """Refuse a member of an array, within an array: a member that is one itself would be taken without."""
+    array = b"[%b]" % member
+    return _in_line(error, array if device is None else _of_device(device, array), at)
+
+
+def _refused_whole(error: InvalidReading, raw: bytes, device: str | None) -> Rejected:
+    """Refuse a payload as it came, or all that a gateway says of a device."""
+    return Rejected(error.reason, error.detail, raw) if device is None else _in_line(error, _of_device(device, raw), 0)
+
+
+def _in_line(error: InvalidReading, raw: bytes, at: int) -> Rejected:
+    """Refuse a part of a payload: what is refused is kept together, each in a line."""
     return Rejected(error.reason, error.detail, raw.replace(b"\n", b" "), at=at)
 
 

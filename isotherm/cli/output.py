@@ -46,7 +46,8 @@ def print_table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
         column.no_wrap = True
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else _UNCUT).print(table)
+    # What devices send is no markup of ours.
+    Console(width=None if sys.stdout.isatty() else _UNCUT, markup=False, emoji=False).print(table)
 
 
 def iso(time: int) -> str:

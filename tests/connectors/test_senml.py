@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from connectors.formats import senml
 from connectors.formats.decoded import Decoded
+from connectors.formats.records import FEW, senml_us, times_us
+from isotherm.limits import MAX_SEQ
 from isotherm.pack import NO_SEQ, Attribute
 from tests.support.formats import NOW, joined, reasons, rows
 
@@ -164,27 +167,81 @@ def test_records_that_share_a_line_or_take_several_can_be_shown_too() -> None:
         assert [json.loads(found.source(i)[1])["n"] for i in range(2)] == ["d/a", "d/b"]
 
 
-readings = st.lists(
-    st.fixed_dictionaries(
-        {
-            "n": st.from_regex(r"[a-z]{1,5}/[a-z]{1,5}", fullmatch=True),
-            "v": st.floats(allow_nan=False, allow_infinity=False),
-        },
-        optional={"t": st.floats(-1e9, 4e9), "u": st.sampled_from(["Cel", "%RH", ""])},
-    ),
-    max_size=20,
+def decode_generally(data: bytes, now: int) -> Decoded:
+    """Decode a payload as if nothing were plain."""
+    with patch.object(senml, "_plain_payload", return_value=None):
+        return decode_payload(data, now)
+
+
+_PLAIN = st.fixed_dictionaries(
+    {
+        "n": st.from_regex(r"[a-z]{1,5}/[a-z]{1,5}", fullmatch=True) | st.sampled_from(["", "d/a", "d/b"]),
+        "v": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70),
+    },
+    optional={
+        "t": st.floats(-1e9, 4e9).map(lambda time: time + 0.0) | st.sampled_from([0, -5, 2**28, 1e300]),
+        "u": st.sampled_from(["Cel", "%RH", ""]),
+    },
 )
+_SEQ = st.none() | st.integers(0, 9) | st.sampled_from([-1, MAX_SEQ, MAX_SEQ + 1])
+_NUMBERED = st.builds(lambda record, seq: record | {"seq": seq}, _PLAIN, _SEQ)
+_SPECIAL = st.builds(
+    lambda record, more: record | more,
+    _PLAIN,
+    st.sampled_from([{"bn": "d/"}, {"bt": 1.79e9}, {"bv": 1}, {"vb": True}, {"vs": "x"}, {"v": None}, {"v": "x"}, {"new": 1},
+                     {"new_": 1}, {"u": None}, {"t": "now"}, {"n": 7}, {"bver": 11}]),
+)  # fmt: skip
 
 
-@given(readings)
-def test_the_fast_and_the_general_path_agree(records: list[dict[str, object]]) -> None:
+@given(st.lists(_PLAIN, max_size=20))
+def test_lines_and_an_array_of_the_same_records_agree(records: list[dict[str, object]]) -> None:
     lines = b"\n".join(msgspec.json.encode(record) for record in records)
-    fast, general = decode_lines(lines, NOW), decode_payload(msgspec.json.encode(records), NOW)
+    fast, general = decode_lines(lines, NOW), decode_generally(msgspec.json.encode(records), NOW)
     assert list(fast.names) == list(general.names)
     np.testing.assert_array_equal(fast.time, general.time)
     np.testing.assert_array_equal(fast.value, general.value)
     assert fast.units == general.units
     assert not fast.rejects
+
+
+_ARRAYS = st.one_of(
+    st.lists(_PLAIN, max_size=30),
+    st.lists(_PLAIN | _NUMBERED, max_size=5),
+    st.lists(_PLAIN | _NUMBERED | _SPECIAL, max_size=5),
+)
+
+
+@given(_ARRAYS, st.sampled_from([None, 1]), st.booleans())
+def test_the_fast_and_the_general_path_agree(records: list[dict[str, object]], indent: int | None, one: bool) -> None:
+    payload = json.dumps(records[0] if one and len(records) == 1 else records, indent=indent).encode()
+    assert everything(decode_payload(payload, NOW)) == everything(decode_generally(payload, NOW))
+
+
+def everything(found: Decoded) -> list[object]:
+    """Return all that is in a piece; floats as text, so that -0.0 is not 0.0."""
+    return [
+        *(list(found.names), found.time.tolist(), list(map(repr, found.value.tolist()))),
+        None if found.seq is None else found.seq.tolist(),
+        *(found.units, list(found.attributes), list(found.rejects)),
+        [found.source(i) for i in range(len(found.names))],
+    ]
+
+
+@pytest.mark.parametrize("extra", [b"", b',"seq":7'])
+def test_a_plain_array_of_many_records_comes_in_pieces_that_know_where_they_are_from(extra: bytes) -> None:
+    records = [b'{"n":"d/a","v":%d%b}' % (i, extra) for i in range(4500)]
+    pieces = list(senml.decode_payload(b"[" + b",".join(records) + b"]", NOW))
+    assert [len(piece.names) for piece in pieces] == [2000, 2000, 500]
+    assert [None if piece.seq is None else len(piece.seq) for piece in pieces] == (
+        [2000, 2000, 500] if extra else [None] * 3
+    )
+    at, raw = pieces[2].source(499)
+    assert (at, json.loads(raw)["v"]) == (4500, 4499.0)
+
+
+@given(st.lists(st.floats() | st.floats(-1e10, 1e10), max_size=FEW), st.sampled_from([NOW, 0]))
+def test_times_are_the_same_one_by_one_and_as_a_column(seconds: list[float], now: int) -> None:
+    assert times_us(seconds, now).tolist() == senml_us(np.array(seconds, dtype=np.float64), now).tolist()
 
 
 @given(st.binary(max_size=300))

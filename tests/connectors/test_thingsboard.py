@@ -25,7 +25,7 @@ def decode(payload: bytes, form: str = THINGSBOARD) -> Decoded:
 
 
 def test_all_cases_are_found() -> None:
-    assert [len(cases(form)) for form in DECODERS] == [14, 6]
+    assert [len(cases(form)) for form in DECODERS] == [16, 6]
 
 
 @pytest.mark.parametrize(("form", "case"), CASES, ids=lambda part: getattr(part, "name", part))
@@ -63,12 +63,22 @@ def test_text_of_the_greatest_length_is_an_attribute_and_longer_text_is_refused(
     assert reasons(decode(json.dumps({"fw": text + "x", "list": [text]}).encode())) == ["attribute", "attribute"]
 
 
-def test_too_many_values_and_too_large_payloads_are_refused() -> None:
+def test_values_beyond_the_greatest_number_are_refused_and_those_before_are_kept() -> None:
+    most = json.dumps({f"m{i}": i for i in range(MAX_PACK_READINGS - 1)}).encode()
+    for form, wrapped in ((THINGSBOARD, b"[%b]"), (THINGSBOARD_GATEWAY, b'{"d":[%b]}')):
+        found = decode(wrapped % b",".join([most, b'{"a":1,"b":2}', b'{"a":3}']), form)
+        assert len(found.names) == MAX_PACK_READINGS
+        assert [(one.reason, one.at, one.raw) for one in found.rejects] == [("too_large", 2, wrapped % b'{"a":1,"b":2}')]
+
+
+def test_too_many_objects_and_too_large_payloads_are_refused() -> None:
     for form, wrapped in ((THINGSBOARD, b"[%b]"), (THINGSBOARD_GATEWAY, b'{"d":[%b]}')):
         assert len(decode(wrapped % b",".join([b'{"a":1}'] * MAX_PACK_READINGS), form).names) == MAX_PACK_READINGS
         for element in (b'{"a":1}', b"7"):
             assert reasons(decode(wrapped % b",".join([element] * (MAX_PACK_READINGS + 1)), form)) == ["too_large"]
         assert reasons(decode(b" " * (MAX_PACK_BYTES + 1), form)) == ["too_large"]
+    devices = {f"d{i}": {"a": 1} for i in range(MAX_PACK_READINGS + 1)}
+    assert reasons(decode(json.dumps(devices).encode(), THINGSBOARD_GATEWAY)) == ["too_large"]
 
 
 @pytest.mark.parametrize("member", [b'{"a":1}', b'{"a":null}', b'{"a":""}', b"7"])
@@ -95,7 +105,7 @@ _values = st.one_of(
 )
 _keys = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4).map(lambda key: "k" + key)
 _mappings = st.dictionaries(_keys, _values, min_size=1, max_size=4)
-_stamps = st.integers(0, 4 * 10**12)
+_stamps = st.integers(NOW // 1000 - 10**9, NOW // 1000 + 10**5)
 
 
 @given(st.lists(st.tuples(st.none() | _stamps, _mappings), min_size=1, max_size=4), st.booleans())

@@ -284,6 +284,18 @@ class StoreContract:
         assert gateway.children == frozenset()
         assert await registry.names() == ["gw", "other", "second"]
 
+    async def test_a_type_is_kept_until_another_is_said(self, redis: Client) -> None:
+        registry = Registry(redis)
+        with pytest.raises(SettingsError, match="is no type of a device"):
+            await registry.add("a", type="no type")
+        types = []
+        for said in ("elsys-ers", None, "door", ""):
+            await registry.add("a", type=said)
+            device = await registry.get("a")
+            assert device is not None
+            types.append(device.type)
+        assert types == ["elsys-ers", "elsys-ers", "door", ""]
+
     async def test_devices_that_were_seen_are_entered_once(self, redis: Client) -> None:
         registry = Registry(redis)
         await registry.note(["a", "b"])

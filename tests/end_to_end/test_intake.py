@@ -15,6 +15,7 @@ import aiohttp
 import psutil
 import pytest
 
+from connectors.examples import elsys
 from simulator.load import TcpLink, line
 from tests.support.stack import ISOTHERM, Stack, free_port_base
 
@@ -216,6 +217,22 @@ def test_a_port_that_is_taken_is_said_in_a_line(stack: Stack) -> None:
     assert failed.returncode == 1
     assert "cannot listen" in failed.stderr.splitlines()[-1]
     assert "Traceback" not in failed.stderr
+
+
+def test_a_devices_type_is_shown_and_stays_until_another_is_said(stack: Stack) -> None:
+    for options, type in ((("--type", "elsys-ers"), "elsys-ers"), ((), "elsys-ers"), (("--type", ""), None)):
+        stack.run("devices", "add", "typed", *options)
+        assert stack.json("devices", "show", "typed")["type"] == type
+    stack.run("devices", "add", "typed", "--type", "door")
+    assert stack.run("devices", "show", "typed").stdout.startswith("typed: 0 tokens, a door\n")
+
+
+async def test_what_was_refused_is_taken_in_through_a_registered_decoder(stack: Stack) -> None:
+    await post(stack, b"\x01\xff\x9c", **{"Content-Type": "application/x-elsys"})
+    [kept] = [one for one in rejects(stack, "--reason", "format") if "x-elsys" in one["detail"]]
+    figures = stack.json("rejects", "replay", kept["id"], "--decoder", elsys.__file__, "--as-device", "elsys-1")
+    assert (figures["accepted"], figures["rejected"]) == (1, 0)
+    until_stored(stack, "elsys-1", {"temperature": -10.0})
 
 
 async def test_a_decoder_that_fails_is_said_in_a_line(stack: Stack, tmp_path: Path) -> None:

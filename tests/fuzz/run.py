@@ -37,6 +37,8 @@ def seeds(target: str) -> list[bytes]:
     array, lines = json.dumps(_RECORDS).encode(), "\n".join(map(json.dumps, _RECORDS)).encode()
     fraction = b"\x81\xa2\x00\x63d/t\x02\xc4\x82\x21\x19\x0a\xab"
     return {
+        "hook": [array, b"[{}]", b"[]"],
+        "number": [b"21.5", b" -1e3\n", b"ON", b"false", b"nan", b"+.5E-2"],
         "senml_lines": [lines, array, array + b"\n" + lines],
         "senml_json": [array, lines, b"{}"],
         "senml_cbor": [cbor2.dumps(_RECORDS), cbor2.dumps(_NUMBERED), cbor2.dumps(_NUMBERED[0]), fraction, b"\x9f\xff"],

@@ -5,21 +5,26 @@ Hang is the fuzzer's to see (``-timeout``); everything else is asserted here.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
-from connectors.formats import lines, senml, senml_cbor
+from connectors.formats import lines, senml, senml_cbor, thingsboard
 from connectors.formats.decoded import Decoded, Decoder
 from connectors.formats.graphite import GraphiteDecoder
+from connectors.formats.hook import HookDecoder
 from connectors.formats.influx import InfluxDecoder
 from connectors.formats.lines import LineFramer
+from connectors.formats.number import NumberDecoder
 from isotherm import rejects
 
 NOW = 1_790_000_000_000_000
 REASONS = frozenset(re.findall(r"^([a-z_]+)  ", rejects.__doc__ or "", re.MULTILINE)) - {"reason"}
 
-_influx, _graphite = InfluxDecoder(), GraphiteDecoder()
+_anything = HookDecoder("anything", json.loads)
+_influx, _graphite, _number = InfluxDecoder(), GraphiteDecoder(), NumberDecoder("temperature")
 
 
 def senml_lines(data: bytes) -> None:
@@ -60,6 +65,29 @@ def graphite(data: bytes) -> None:
     assert (readings, refused) == _one_by_one(_graphite, data)
 
 
+def number(data: bytes) -> None:
+    """One number: one finite reading or one reject."""
+    found = list(_number(data, NOW))
+    assert sum(_check(iter(found))) == 1
+    assert all(math.isfinite(value) for piece in found for value in piece.value)
+
+
+def thingsboard_device(data: bytes) -> None:
+    """ThingsBoard's telemetry of a device: no payload is nothing, and each reject is the same by itself."""
+    _check_alone(thingsboard.decode_payload, data)
+
+
+def thingsboard_gateway(data: bytes) -> None:
+    """ThingsBoard's telemetry of a gateway: the same."""
+    _check_alone(thingsboard.decode_gateway_payload, data)
+
+
+def hook(data: bytes) -> None:
+    """A decoder of the user's that yields anything, here what JSON can say: a payload is refused once at most."""
+    readings, refused = _check(_anything(data, NOW))
+    assert refused <= 1 <= readings + refused
+
+
 def line_framer(data: bytes) -> None:
     """However a stream is cut, the same lines come out, and of those that are too long the lengths."""
     longest = 64  # so that short inputs have too long lines
@@ -78,6 +106,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "senml_cbor": senml_cbor_payload,
     "influx": influx,
     "graphite": graphite,
+    "number": number,
+    "thingsboard": thingsboard_device,
+    "thingsboard-gateway": thingsboard_gateway,
+    "hook": hook,
     "line_framer": line_framer,
 }
 """Every parser there is."""
@@ -100,6 +132,20 @@ def _check(pieces: Iterator[Decoded]) -> tuple[int, int]:
         readings += len(piece.names) + len(piece.attributes)
         refused += len(piece.rejects)
     return readings, refused
+
+
+def _check_alone(decode: Decoder, data: bytes) -> None:
+    """Decode a payload of values, and once more each part of it by itself: reading by reading, reject by reject."""
+    found = list(decode(data, NOW))
+    assert sum(_check(iter(found))) > 0
+    for piece in found:
+        for one in piece.rejects:
+            assert one.raw == data or b"\n" not in one.raw
+            assert [again.reason for part in decode(one.raw, NOW) for again in part.rejects] == [one.reason]
+        for i, (_, raw) in enumerate(_sources(piece)):
+            [alone] = decode(raw, NOW)
+            row = (piece.names[i], piece.time[i], piece.value[i])
+            assert [row] == list(zip(alone.names, alone.time, alone.value, strict=True))
 
 
 def _one_by_one(decode: Decoder, data: bytes) -> tuple[int, int]:
