@@ -159,7 +159,8 @@ def _messages(stream: bytes, size: int) -> tuple[list[tuple[int, bytes, bytes, i
     found: list[tuple[int, bytes, bytes, int]] = []
     try:
         for at in range(0, len(stream), size):
-            found += [(one.code, one.token, one.rest, one.size) for one in framer.feed(stream[at : at + size])]
+            for one in framer.feed(stream[at : at + size]):
+                found.append((one.code, one.token, one.rest, one.size))  # those before an error count
     except MessageFormatError:
         return found, False
     return found, True
