@@ -7,11 +7,13 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiocoap
 import pytest
 
 from tests.conftest import missing
+from tests.support.certificates import Authority
 from tests.support.coap import listening, reading, readings_kept
 from tests.support.intake import Bench
 
@@ -61,6 +63,55 @@ async def test_libcoap_finds_the_resource(tool: Callable[..., str]) -> None:
         for scheme in ("coap", "coap+tcp"):
             found = await run([tool("coap-client-notls"), "-B", "10", uri(bench, scheme, "/.well-known/core")])
             assert '</readings>;rt="isotherm.readings"' in found
+
+
+async def test_libcoap_over_tls(tool: Callable[..., str], tmp_path: Path) -> None:
+    authority = Authority(tmp_path, tool("openssl"))
+    server, room = authority.sign("localhost", "DNS:localhost"), authority.sign("room", "DNS:room-1")
+    files: dict[str, Any] = {
+        "tls_certificate": server.certificate,
+        "tls_key": server.key,
+        "tls_client_ca": authority.certificate,
+    }
+    keys = ["-C", str(authority.certificate), "-c", str(room.certificate), "-j", str(room.key)]
+    command = [
+        tool("coap-client-openssl"),
+        "-v",
+        "6",
+        "-B",
+        "10",
+        *keys,
+        "-m",
+        "post",
+        "-t",
+        "110",
+        "-e",
+        reading("t").decode(),
+    ]
+    async with listening(auth="token", **files) as bench:
+        said = await run([*command, f"coaps+tcp://localhost:{bench.settings.coap_tls_port}/readings"])
+        assert "2.04" in said, said
+    assert bench.producer.values_of("room-1/t") == [1]
+
+
+@pytest.mark.parametrize("payload", [reading(), MANY], ids=["one reading", "many readings"])
+async def test_libcoap_over_dtls_that_a_proxy_ends(payload: bytes, tool: Callable[..., str], tmp_path: Path) -> None:
+    """What the README says of DTLS."""
+    file = tmp_path / "payload"
+    file.write_bytes(payload)
+    async with listening() as bench:
+        port = bench.settings.coap_port + 3  # and the next one for DTLS
+        serve = ["-A", "127.0.0.1", "-p", str(port), "-P", ",coap.example", "-k", "key", "-h", "hint"]
+        proxy = await asyncio.create_subprocess_exec(tool("coap-server-openssl"), *serve, stderr=asyncio.subprocess.DEVNULL)
+        try:
+            command = [tool("coap-client-openssl"), "-v", "6", "-B", "10", "-u", "name", "-k", "key"]
+            command += ["-P", f"coaps://127.0.0.1:{port + 1}", "-m", "post", "-t", "110", "-f", str(file)]
+            said = await run([*command, uri(bench)])
+            assert "2.04" in said, said
+        finally:
+            proxy.kill()
+            await proxy.wait()
+    assert readings_kept(bench) == payload.count(b'"n"')
 
 
 @pytest.mark.parametrize("payload", [reading(), MANY], ids=["one reading", "many readings"])
