@@ -44,6 +44,7 @@ chaos: $(VENV)/ready-dev
 fuzz: $(VENV)/ready-dev
 	@for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
 		$(BIN)/python -m tests.fuzz.run $$target --runs 1000000 $(ARGS) || exit 1; done
+	@ISOTHERM_FUZZ_PACKETS=1000000 $(BIN)/pytest tests/connectors/test_coap_fuzz.py
 
 # Figures of this machine: of each protocol, one JSON object.
 bench: setup

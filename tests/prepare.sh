@@ -17,9 +17,11 @@ need redis-server redis-server
 need curl curl
 need collectd collectd-core
 need openssl openssl
+need node nodejs
 if [ "${CI:-}" = true ]; then
     need java default-jre-headless
     need mvn maven
+    need npm npm
 fi
 
 if [ ${#packages[@]} -gt 0 ]; then
@@ -48,5 +50,14 @@ if command -v java >/dev/null && command -v mvn >/dev/null; then
     make --no-print-directory kafka
 else
     echo "Java 17 or Maven is missing: the tests run against the embedded broker alone, not against Apache Kafka" >&2
+    [ "${CI:-}" != true ] || exit 1
+fi
+
+if command -v npm >/dev/null; then
+    if [ tests/peers/node/package-lock.json -nt tests/peers/node/node_modules/.package-lock.json ]; then
+        npm ci --prefix tests/peers/node --ignore-scripts --no-audit --no-fund --silent
+    fi
+else
+    echo "npm is missing: its CoAP client is not tested with" >&2
     [ "${CI:-}" != true ] || exit 1
 fi

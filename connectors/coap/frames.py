@@ -67,6 +67,11 @@ class Framer:
         """Whether a message has begun and not ended."""
         return bool(self._buffer) or self._skip > 0
 
+    @property
+    def head(self) -> bytes:
+        """What there is of a message that has not ended, as much of it as a reject keeps."""
+        return bytes(self._buffer[:MAX_REJECT_RAW_BYTES])
+
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Yield the messages that end, or turn out to be too large, within the bytes that came.
 

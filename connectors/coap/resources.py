@@ -65,9 +65,9 @@ class Resources:
         """Return when every request is answered, after so long at most."""
         await self._taking.close(seconds)
 
-    def garbage(self, peer: str, detail: str, raw: bytes) -> None:
-        """Keep what is no message as a reject."""
-        self._taking.refuse(peer, Rejected("malformed", detail, raw))
+    def garbage(self, peer: str, detail: str, raw: bytes, *, reason: str = "malformed", size: int | None = None) -> None:
+        """Keep what is no request as a reject; ``size`` is its length when ``raw`` is only its head."""
+        self._taking.refuse(peer, Rejected(reason, detail, raw, size=size))
 
     def flush(self) -> None:
         """Take in what has been read. Call it when nothing more is there to be read at once."""

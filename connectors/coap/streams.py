@@ -6,6 +6,7 @@ A connection is a protocol object without tasks or timers; one sweep over all se
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Hashable, Sequence
 
@@ -36,7 +37,8 @@ UNREAD_SECONDS = 30.0
 MAX_UNANSWERED = 256
 """Requests of one connection that wait for their answer; it is not read until they are fewer."""
 
-WRITE_BUFFER_BYTES = 64 * 1024
+ANSWER_BUFFER_BYTES = 16 * 1024
+"""Of the kernel and of asyncio, for each connection: answers are short, and a peer that reads none is noticed soon."""
 
 _MAX_MESSAGE_SIZE, _BLOCK_WISE = 2, 4  # options of a CSM (§5.3)
 _CUSTODY = 2  # option of a ping (§5.4)
@@ -140,7 +142,8 @@ class StreamConnection(asyncio.Protocol):
         self.peer = peer_of(transport)
         self.certified = certified_device(transport)
         self._heard_at = time.monotonic()
-        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
+        transport.set_write_buffer_limits(high=ANSWER_BUFFER_BYTES)
         if (full := self._streams.enter(self)) is not None:
             self._abort(full)
             return
@@ -151,7 +154,7 @@ class StreamConnection(asyncio.Protocol):
         try:
             for frame in self._framer.feed(data):
                 if self._is_ending:
-                    return
+                    break
                 self._receive(frame)
         except MessageFormatError as problem:
             self._streams.resources.garbage(self.peer, f"no CoAP message: {problem}", data)
@@ -188,8 +191,10 @@ class StreamConnection(asyncio.Protocol):
         elif self._is_paused or self._is_ending:
             return
         elif self._began_at is not None and now - self._began_at > MESSAGE_SECONDS:
-            self._streams.resources.garbage(self.peer, f"a message that did not end within {MESSAGE_SECONDS:.0f} s", b"")
-            self._abort(f"the message did not end within {MESSAGE_SECONDS:.0f} s")
+            text = f"a message that did not end within {MESSAGE_SECONDS:.0f} s"
+            self._streams.resources.garbage(self.peer, text, self._framer.head)
+            self._streams.flush_soon()
+            self._abort(text)
         elif now - self._heard_at > (IDLE_SECONDS if self._has_greeted else GREETING_SECONDS):
             self._abort("nothing was sent for too long")
 
@@ -238,7 +243,7 @@ class StreamConnection(asyncio.Protocol):
 
     def _refuse_too_large(self, frame: Frame) -> None:
         text = f"a message of {frame.size} bytes, expected at most {MAX_MESSAGE_BYTES}"
-        self._streams.resources.garbage(self.peer, text, frame.rest)
+        self._streams.resources.garbage(self.peer, text, frame.rest, reason="too_large", size=frame.size)
         refusal = error(numbers.REQUEST_ENTITY_TOO_LARGE, text)
         self._send(refusal.code, frame.token, refusal.options, refusal.payload)
 

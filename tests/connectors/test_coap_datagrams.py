@@ -72,7 +72,7 @@ async def test_the_same_bytes_from_another_port_are_another_request() -> None:
 async def test_of_70_000_equal_posts_from_one_endpoint_every_one_that_is_acknowledged_is_stored() -> None:
     """Message ids begin anew after 65,536: those of the last 4,464 requests, and their bytes, were there before."""
     total = 70_000
-    async with asyncio.timeout(100), listening() as bench:
+    async with listening(100.0) as bench:
         sender = CoapSender("127.0.0.1", bench.settings.coap_port)
         sent = answered = 0
         problems: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cbor2
 import pytest
 
-from connectors.coap import numbers
+from connectors.coap import datagrams, numbers
 from connectors.coap.options import Block, Option, encode_uint
 from connectors.coap.resources import LINKS
 from isotherm.limits import MAX_PACK_BYTES
@@ -138,20 +138,30 @@ async def test_a_stranger_cannot_hold_blocks() -> None:
         assert (await ask(bench, b"x" * 16, [*SENML, block])).dotted == "4.01"
 
 
-async def test_links_are_found_in_blocks_as_small_as_the_request() -> None:
+async def test_links_are_found() -> None:
+    async with listening() as bench:
+        answer = await ask(bench, b"", CORE, numbers.GET)
+    assert (answer.dotted, answer.option(numbers.CONTENT_FORMAT)) == ("2.05", bytes((numbers.LINK_FORMAT,)))
+    assert answer.payload == LINKS and answer.option(numbers.BLOCK2) is None
+
+
+@pytest.mark.parametrize(("headers", "asked"), [(0, None), (28, Block(0, False, 1))])
+async def test_links_come_in_blocks_where_all_would_be_too_much_or_smaller_ones_are_asked_for(
+    headers: int, asked: Block | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagrams, "WIRE_BYTES", headers)
+    found = b""
+    block = Block(0, True, 0)
     async with listening() as bench:
         with Peer(bench) as peer:
-            answer = await peer.ask(b"", CORE, code=numbers.GET)
-            block = Block.decode(answer.option(numbers.BLOCK2) or b"")
-            assert (answer.dotted, answer.option(numbers.CONTENT_FORMAT)) == ("2.05", bytes((numbers.LINK_FORMAT,)))
-            assert block.more and len(answer.payload) == block.size
-            found = answer.payload
             while block.more:
-                asked = numbers.BLOCK2, Block(block.number + 1, False, block.exponent).encode()
-                answer = await peer.ask(b"", [*CORE, asked], code=numbers.GET)
+                options = CORE if asked is None else [*CORE, (numbers.BLOCK2, asked.encode())]
+                answer = await peer.ask(b"", options, code=numbers.GET)
                 block = Block.decode(answer.option(numbers.BLOCK2) or b"")
+                assert len(answer.payload) == block.size or not block.more
                 found += answer.payload
-            assert found == LINKS
+                asked = Block(block.number + 1, False, block.exponent)
+    assert found == LINKS
 
 
 async def test_links_beyond_the_end_are_4_00_and_of_another_format_4_06() -> None:

@@ -1,6 +1,6 @@
 """Feeds a parser with bytes that find their way through it: ``python -m tests.fuzz.run TARGET --runs N``.
 
-libFuzzer (through Atheris) sees which branches of ``connectors.formats`` an input takes and breeds those that take new
+libFuzzer (through Atheris) sees which branches of the parsers an input takes and breeds those that take new
 ones. It begins with the inputs that the tests have. It ends the process at the first input that breaks a promise of
 ``tests/fuzz/targets.py`` or takes longer than a second; the input is shown and its file kept.
 """
@@ -42,6 +42,11 @@ def seeds(target: str) -> list[bytes]:
         "senml_lines": [lines, array, array + b"\n" + lines],
         "senml_json": [array, lines, b"{}"],
         "senml_cbor": [cbor2.dumps(_RECORDS), cbor2.dumps(_NUMBERED), cbor2.dumps(_NUMBERED[0]), fraction, b"\x9f\xff"],
+        "coap_message": [
+            b"\x42\x02\x00\x01tt\xb8readings\x11\x6e\xff" + array,
+            b"\x40\x01\x00\x01\xbb.well-known\x04core\xc1\x0e",
+        ],
+        "coap_frames": [b"\x07\x40\xe1\x20\x01\xff\x81\x02t\xb8readings", b"\x01\xd0\x00\x02" + b"x" * 20],
     }.get(target, [b"\x03" + lines])
 
 
@@ -79,7 +84,7 @@ def main() -> int:
 def _fuzz(target: str, options: list[str]) -> None:
     import atheris  # type: ignore[import-untyped]
 
-    with atheris.instrument_imports(include=["connectors.formats"]):
+    with atheris.instrument_imports(include=["connectors.formats", "connectors.coap"]):
         from tests.fuzz import targets
     check = (targets.TARGETS | {"broken": targets.broken})[target]
     atheris.Setup([sys.argv[0], *options], check)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
+from connectors.coap import frames, message, options
+from connectors.coap.options import MessageFormatError
 from connectors.formats import lines, senml, senml_cbor, thingsboard
 from connectors.formats.decoded import Decoded, Decoder
 from connectors.formats.graphite import GraphiteDecoder
@@ -95,6 +97,29 @@ def line_framer(data: bytes) -> None:
         assert _framed(data[1:], data[0] % longest + 1 if data else 1) == _framed(data[1:], longest)
 
 
+def coap_message(data: bytes) -> None:
+    """A datagram: a message, whose options are written as they were read, or none."""
+    if not message.is_coap(data):
+        return
+    try:
+        header = message.decode_header(data)
+        found, payload = options.decode_options(data, 4 + len(header.token))
+    except MessageFormatError:
+        return
+    again = message.encode(header.kind, header.code, header.id, header.token, found, payload)
+    assert len(again) <= len(data)  # a head may be longer than it must
+    assert options.decode_options(again, 4 + len(header.token)) == (found, payload)
+    target, same = options.Targets().read(data, 4 + len(header.token))
+    assert same == payload and target == options.target_of(found)
+    assert target.fault is None or target.fault.text.encode()
+
+
+def coap_frames(data: bytes) -> None:
+    """However a stream is cut, the same messages come out."""
+    with patch.object(frames, "MAX_MESSAGE_BYTES", 64):
+        assert _messages(data[1:], data[0] % 64 + 1 if data else 1) == _messages(data[1:], 1 << 20)
+
+
 def broken(data: bytes) -> None:
     """Breaks a promise, so that a test can see that it is seen."""
     assert b"\n" not in data
@@ -111,6 +136,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "thingsboard-gateway": thingsboard_gateway,
     "hook": hook,
     "line_framer": line_framer,
+    "coap_message": coap_message,
+    "coap_frames": coap_frames,
 }
 """Every parser there is."""
 
@@ -171,3 +198,15 @@ def _framed(stream: bytes, size: int) -> tuple[list[bytes], list[int | None]]:
         whole += found.removesuffix(b"\n").split(b"\n") if found else []
         too_long += [one.size for one in refused]
     return whole, too_long
+
+
+def _messages(stream: bytes, size: int) -> tuple[list[tuple[int, bytes, bytes, int]], bool]:
+    framer = frames.Framer()
+    found: list[tuple[int, bytes, bytes, int]] = []
+    try:
+        for at in range(0, len(stream), size):
+            for one in framer.feed(stream[at : at + size]):
+                found.append((one.code, one.token, one.rest, one.size))  # those before an error count
+    except MessageFormatError:
+        return found, False
+    return found, True

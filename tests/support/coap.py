@@ -44,11 +44,16 @@ class Heard:
 
 
 @asynccontextmanager
-async def listening(**settings: Any) -> AsyncIterator[Bench]:
-    """A connector on free ports over a Kafka that can be switched off; `bench.settings` says where."""
+async def listening(seconds: float = 60.0, **settings: Any) -> AsyncIterator[Bench]:
+    """A connector on free ports over a Kafka that can be switched off; `bench.settings` says where.
+
+    Args:
+        seconds: The block must be done by then.
+        settings: Of the connector.
+    """
     base = free_port_base()
     bench = Bench(**({"coap_port": base, "coap_tcp_port": base + 1, "coap_tls_port": base + 2} | settings))
-    async with asyncio.timeout(60), bench.intake.running(), coap.listening(bench.site):
+    async with asyncio.timeout(seconds), bench.intake.running(), coap.listening(bench.site):
         yield bench
 
 

@@ -10,6 +10,7 @@ const request = coap.request({
   hostname, port, pathname, query: search.slice(1), method: 'POST', confirmable: type === 'con'
 })
 request.setOption('Content-Format', Buffer.from([Number(format)]))
+request.setOption('Block1', Buffer.of(6)) // in blocks of 1,024 bytes, if it is larger
 request.on('response', (response) => {
   console.log(response.code, response.payload.toString())
   process.exit(0)
