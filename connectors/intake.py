@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
 
 from connectors.buffers import Buffer, Columns, Room, weight
-from connectors.formats.catalogue import is_joinable
+from connectors.formats.catalogue import SENML_JSON, is_joinable
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity
 from connectors.receipt import Receipt
@@ -200,9 +200,9 @@ class Intake:
         accepted = everything if good.all() else everything.rows(good)
         rejects = [*decoded.rejects, *(_refuse(decoded, i, now, identity) for i in np.flatnonzero(~good).tolist())]
         self._keep(decoded, accepted, receipt, identity, now)
-        for attribute in decoded.attributes:
-            rejects += self._store_attribute(attribute, receipt, now, identity)
         self._reject(rejects, receipt, peer, form, identity, now)
+        texts = [self._store_attribute(attribute, receipt, now, identity) for attribute in decoded.attributes]
+        self._reject([one for one in texts if one is not None], receipt, peer, SENML_JSON, identity, now)
         return True
 
     def take_clean(self, decoded: Decoded, receipt: Receipt) -> bool:
@@ -265,24 +265,24 @@ class Intake:
                 self._buffers[partition].add(accepted.rows(order[begin:end]), receipt)
                 self._filled[partition].set()
 
-    def _store_attribute(self, attribute: Attribute, receipt: Receipt, now: int, identity: Identity) -> list[Rejected]:
-        """Put a string value into the buffer of its partition; returns the reject that it is instead."""
+    def _store_attribute(self, attribute: Attribute, receipt: Receipt, now: int, identity: Identity) -> Rejected | None:
+        """Put a string value into the buffer of its partition; returns the reject, as SenML, that it is instead."""
         try:
             series = series_name(attribute.series, identity.device)
             _check(series, attribute.time, now, identity)
         except InvalidReading as error:
             fields = {"n": attribute.series, "vs": attribute.text, "t": attribute.time / SECOND}
-            return [Rejected(error.reason, error.detail, msgspec.json.encode(fields))]
+            return Rejected(error.reason, error.detail, msgspec.json.encode(fields))
         codes = self._series.codes([series], None)
         if codes[0] < 0:
-            return [_too_many(series, msgspec.json.encode({"n": series, "vs": attribute.text}))]
+            return _too_many(series, msgspec.json.encode({"n": series, "vs": attribute.text}))
         self._series.announce(codes)
         partition = int(self._series.partitions(codes)[0])
         self._room.take(weight(len(attribute.text)))
         receipt.accepted += 1
         self._buffers[partition].add_attribute(attribute._replace(series=series), receipt)
         self._filled[partition].set()
-        return []
+        return None
 
     def _note_skew(self, accepted: Columns, receipt: Receipt, now: int) -> None:
         """Flag readings that come from a clock which is ahead: no delay explains that."""
