@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,10 +15,12 @@ import cbor2
 import pytest
 
 from connectors import intake, mqtt
+from connectors.decoders import Decoders, Hook
 from connectors.mqtt import connection, subscriber
+from isotherm.registry import Device
 from isotherm.topics import Topic, partition_of
 from tests.support.intake import Bench, SwitchableProducer, eventually
-from tests.support.mqtt_broker import Script, ScriptedBroker, scripted
+from tests.support.mqtt_broker import Peer, Script, ScriptedBroker, scripted
 from tests.support.mqtt_servers import Mosquitto
 
 ROOM = "devices/room-1/readings"
@@ -410,3 +413,86 @@ async def test_when_the_registry_is_away_the_topics_device_is_taken_at_its_word(
 
 async def test_the_password_of_a_broker_is_not_shown() -> None:
     assert "secret" not in repr(Bench(mqtt_username="me", mqtt_password="secret").settings)
+
+
+# Decoders of one's own.
+
+DOOR = Decoders([Hook("door", lambda payload: [{"n": "open", "vb": payload[0] == 1}], "doors/{device}/up")])
+
+
+async def test_a_decoder_of_ones_own_is_asked_about_its_topic_and_about_devices_of_its_type() -> None:
+    async with scripted() as broker:
+        bench = Bench(mqtt=f"127.0.0.1:{broker.port}", decoders=DOOR)
+        bench.registry.devices["side"] = Device("side", 0, type="door")
+        async with listening(broker, bench):
+            peer = await broker.peer()
+            assert "doors/+/up" in peer.subscribed
+            peer.publish("doors/front/up", b"\x01", 1)
+            peer.publish("devices/side/readings", b"\x00", 2)
+            peer.publish("devices/side/readings", reading(3), 3)
+            peer.publish("doors/front/up", b"", 4)  # at which it raises
+            peer.publish("doors/not a name/up", b"\x01", 5)
+            await peer.until(lambda: len(peer.acknowledged) == 5)
+        assert [code for _, code in peer.acknowledged] == [0, 0, 0, 0x99, 0x99]
+    assert (bench.producer.values_of("front/open"), bench.producer.values_of("side/open")) == ([1], [0])
+    assert bench.producer.values_of("side/t") == [3]  # plain SenML stays what it is
+    assert [(one.reason, one.form) for one in bench.producer.rejects] == [("malformed", "decoder:door"), ("name", "")]
+
+
+# Packets that nobody would send.
+
+SEEDS = 40
+PACKETS = 25
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_a_broker_sends_the_connector_goes_on(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets of all kinds with bytes changed, left out and added, over real sockets."""
+    monkeypatch.setattr(connection, "KEEPALIVE_SECONDS", 1)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 2.0)
+    chance = random.Random(seed)
+    async with scripted(Script(versions=(4, 5)[seed % 2 :][:1])) as broker, listening(broker) as bench:
+        for _ in range(SEEDS // 4):
+            count = len(broker.peers)
+            peer = await broker.peer(count - 1) if not broker.peers[-1].closed.is_set() else await broker.peer(count)
+            for _ in range(PACKETS):
+                peer.writer.write(damaged(chance, peer))
+            peer.writer.close()
+            await broker.peer(len(broker.peers))
+        while broker.peers[-1].closed.is_set():
+            await broker.came(len(broker.peers) + 1)
+        peer = await broker.peer(len(broker.peers) - 1)
+        peer.publish("devices/alive/t", b"1", 999)
+        await peer.until(lambda: (999, 0) in peer.acknowledged)
+    assert bench.producer.values_of("alive/t") == [1]
+
+
+def damaged(chance: random.Random, peer: Peer) -> bytes:
+    """Return a packet that a broker may send, with something wrong with it, or with nothing."""
+    whole = bytearray(
+        chance.choice(
+            [
+                peer.packet(ROOM, reading(chance.random()), chance.randrange(1, 0xFFFF), dup=chance.random() < 0.3),
+                peer.packet(ROOM, chance.randbytes(chance.randrange(200)), None),
+                peer.packet("devices/room-1/t", b"1", 5, more=user_property("token", "x") if peer.version == 5 else b""),
+                b"\x20\x02\x00\x00",
+                b"\x90\x03\x00\x01\x01",
+                b"\xb0\x02\x00\x01",
+                b"\x40\x02\x00\x01",
+                b"\x62\x02\x00\x01",
+                b"\xd0\x00",
+                b"\xe0\x00",
+                b"\xf0\x00",
+            ]
+        )
+    )
+    for _ in range(chance.choice((0, 1, 1, 3))):
+        at = chance.randrange(len(whole))
+        match chance.randrange(3):
+            case 0:
+                whole[at] = chance.randrange(256)
+            case 1 if len(whole) > 2:
+                del whole[at]
+            case _:
+                whole.insert(at, chance.randrange(256))
+    return bytes(whole)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from connectors.decoders import Decoders
 from connectors.formats.catalogue import NDJSON, Catalogue
 from connectors.identity import ANYONE, Doorkeeper, Identity
 from connectors.intake import Intake
@@ -80,7 +81,9 @@ class KnownDevices:
 class Bench:
     """What a connector stands on, what it counted, and what it produced."""
 
-    def __init__(self, producer: SwitchableProducer | None = None, **settings: Any) -> None:
+    def __init__(
+        self, producer: SwitchableProducer | None = None, decoders: Decoders | None = None, **settings: Any
+    ) -> None:
         self.producer = producer or SwitchableProducer()
         self.account = Account()
         self.registry = KnownDevices()
@@ -89,7 +92,9 @@ class Bench:
         self.settings = Settings(**(everything | settings))
         self.intake = Intake(self.settings, self.producer, "tcp/test", self.account)  # type: ignore[arg-type]
         doorkeeper = Doorkeeper(self.settings, self.registry)  # type: ignore[arg-type]
-        self.site = Site(self.settings, self.intake, doorkeeper, Catalogue.of(["device", "host"], ""))
+        own = decoders or Decoders()
+        catalogue = Catalogue.of(["device", "host"], "", own.forms)
+        self.site = Site(self.settings, self.intake, doorkeeper, catalogue, own)
 
     async def taken(self, count: int) -> None:
         """Return when so many readings were taken in and are not delivered."""
