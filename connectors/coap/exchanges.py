@@ -18,6 +18,7 @@ from collections import deque
 import msgspec
 
 from connectors.coap.numbers import CON, NON
+from connectors.coap.sockets import Address
 
 EXCHANGE_LIFETIME = 247.0
 """s for which a confirmable message may come again (§4.8.2)."""
@@ -34,9 +35,6 @@ Beyond, the oldest are forgotten."""
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 """Of the answers among them; beyond, the oldest are forgotten."""
-
-Address = tuple[str, int] | tuple[str, int, int, int]
-"""Of an endpoint, as the socket gives it."""
 
 
 class Endpoint:

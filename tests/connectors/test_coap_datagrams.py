@@ -11,6 +11,7 @@ import pytest
 from connectors import intake
 from connectors.coap import datagrams, message, numbers, taking, transmissions
 from connectors.coap.numbers import ACK, CON, NON, RST
+from connectors.coap.sockets import Address, bound_socket
 from simulator.coap_sender import CoapSender
 from tests.support.coap import READINGS, SENML, Peer, listening, reading, readings_kept
 
@@ -128,7 +129,7 @@ async def test_an_answer_that_nobody_acknowledges_is_sent_five_times(monkeypatch
     monkeypatch.setattr(transmissions, "ACK_TIMEOUT", 0.005)
     sent: list[bytes] = []
     table = transmissions.Transmissions(lambda datagram, _: sent.append(datagram))
-    table.begin(b"answer", ("192.0.2.1", 1), 1)
+    table.begin(b"answer", Address(("192.0.2.1", 1)), 1)
     assert len(table) == 1
     async with asyncio.timeout(10):
         while len(table):  # noqa: ASYNC110
@@ -385,4 +386,4 @@ async def test_a_port_that_is_taken_is_an_error() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(OSError, match="in use"):
-            datagrams.bound_socket("127.0.0.1", taken.getsockname()[1], reuse_port=False)
+            bound_socket("127.0.0.1", taken.getsockname()[1], reuse_port=False)
