@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from connectors import intake
-from connectors.coap import datagrams, message, numbers, taking, transmissions
+from connectors.coap import datagrams, exchanges, message, numbers, taking, transmissions
 from connectors.coap.numbers import ACK, CON, NON, RST
 from connectors.coap.sockets import Address, bound_socket
 from simulator.coap_sender import CoapSender
@@ -380,6 +380,27 @@ async def test_shards_share_a_port_and_an_endpoint_stays_with_one() -> None:
     by_shard = [[bench.producer.values_of(f"d{number}/t") for number in range(40)] for bench in (first, second)]
     assert all(sorted(map(len, values)) == [0, 3] for values in zip(*by_shard, strict=True))
     assert all(any(values) for values in by_shard)
+
+
+async def test_the_same_bytes_are_a_new_request_when_the_old_one_cannot_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "EXCHANGE_LIFETIME", 0.0)
+    monkeypatch.setattr(datagrams, "EXPIRE_SECONDS", -1.0)
+    async with listening() as bench:
+        with Peer(bench) as peer:
+            for _ in range(3):
+                await peer.ask(reading(), id=7)
+                assert (await peer.ping()).kind == RST  # another turn, which forgets
+    assert readings_kept(bench) == 3
+
+
+async def test_more_datagrams_than_are_read_in_a_turn_are_read_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagrams, "MAX_DATAGRAMS_A_TURN", 2)
+    async with listening() as bench:
+        with Peer(bench) as peer:
+            for value in range(20):
+                peer.send(peer.request(reading(value=value)))
+            assert [(await peer.hear()).dotted for _ in range(20)] == ["2.04"] * 20
+    assert bench.producer.values_of("room/t") == list(range(20))
 
 
 async def test_a_port_that_is_taken_is_an_error() -> None:
