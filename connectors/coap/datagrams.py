@@ -73,6 +73,7 @@ class DatagramEndpoint:
 
     def close(self) -> None:
         """Answer nothing more."""
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._transmissions.close()
         self._socket.close()
 
@@ -145,8 +146,7 @@ class DatagramEndpoint:
             self._resources.garbage(str(address), f"no CoAP message: {problem}", datagram)
 
     def _receive_other(self, datagram: bytes, address: Address) -> None:
-        """Receive what is no request: an acknowledgement or reset of what we sent, a ping, or a response that nobody
-        awaits."""
+        """Receive what is no request: an acknowledgement or reset, a ping, a response that nobody awaits."""
         header = decode_header(datagram)
         if header.kind in (ACK, RST):
             self._transmissions.end(address, header.id)
@@ -162,7 +162,7 @@ class DatagramEndpoint:
         header = decode_header(datagram)
         target, payload = self._targets.read(datagram, 4 + len(header.token))
         if kind == NON and target.fault is not None and target.fault.code == numbers.BAD_OPTION:
-            self._resources.garbage(str(address), target.fault.text, datagram)  # to be rejected: §5.4.1
+            self._resources.garbage(str(address), target.fault.text, payload)  # to be rejected: §5.4.1
             return
         exchange = self._exchanges.begin(key, address, kind, now)
         endpoint = exchange.endpoint
