@@ -9,7 +9,7 @@ a sender that has too many requests open, 5.03 when Kafka is away.
 
     numbers, options, message, frames     bytes in, values out
     exchanges, transmissions, blocks      what the protocol has to remember, within bounds
-    datagrams, streams                    sockets
+    sockets, datagrams, streams           what goes over UDP, and over TCP
     requests, resources, taking, plain    what is served, and how it goes to intake
 """
 
@@ -19,8 +19,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from connectors.coap.datagrams import DatagramEndpoint, bound_socket
+from connectors.coap.datagrams import DatagramEndpoint
 from connectors.coap.resources import Resources
+from connectors.coap.sockets import bound_socket
 from connectors.coap.streams import Streams
 from connectors.connections import served
 from connectors.site import Site

@@ -9,30 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Hashable
 
 from connectors.coap import numbers
-from connectors.coap.exchanges import Address, Endpoint, Exchange, Exchanges, key_of
+from connectors.coap.exchanges import Endpoint, Exchange, Exchanges, key_of
 from connectors.coap.message import decode_header, empty_ack, encode, is_coap, reset
 from connectors.coap.numbers import ACK, CON, NON, RST
 from connectors.coap.options import MessageFormatError, Targets, encode_options
 from connectors.coap.requests import Answer, Request, completed, error, is_unwanted
 from connectors.coap.resources import Resources
+from connectors.coap.sockets import Address, DatagramSocket
 from connectors.coap.transmissions import Transmissions
 from isotherm.logs import Throttle
-
-MAX_DATAGRAM_BYTES = 65_535
 
 MAX_DATAGRAMS_A_TURN = 256
 """Read before anything else has its turn."""
 
 MAX_UNANSWERED = 256
 """Requests of one endpoint that wait for their answer; beyond, they are refused with 4.29."""
-
-SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
-"""Asked of the kernel, for what comes while we do something else."""
 
 EXPIRE_SECONDS = 1.0
 """How often exchanges that are over are forgotten."""
@@ -53,7 +48,7 @@ log = logging.getLogger(__name__)
 class DatagramEndpoint:
     """The server's own endpoint."""
 
-    def __init__(self, resources: Resources, listening: socket.socket) -> None:
+    def __init__(self, resources: Resources, listening: DatagramSocket) -> None:
         self._resources = resources
         self._socket = listening
         self._exchanges = Exchanges()
@@ -65,8 +60,7 @@ class DatagramEndpoint:
     @property
     def port(self) -> int:
         """Where it listens."""
-        port: int = self._socket.getsockname()[1]
-        return port
+        return self._socket.port
 
     def start(self) -> None:
         """Begin to read."""
@@ -79,13 +73,14 @@ class DatagramEndpoint:
 
     def close(self) -> None:
         """Answer nothing more."""
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._transmissions.close()
         self._socket.close()
 
     def send(self, datagram: bytes, address: Address) -> None:
         """Send a datagram; one that the kernel does not take counts as lost on the way, for which the protocol is made."""
         try:
-            self._socket.sendto(datagram, address)
+            self._socket.send(datagram, address)
         except OSError as problem:
             if self._throttle("send") is not None:
                 log.warning("an answer to %s was not sent: %s", address, problem)
@@ -120,16 +115,16 @@ class DatagramEndpoint:
     def _read(self) -> None:
         """Read what is there, a turn's worth."""
         now = time.monotonic()
-        receive = self._socket.recvfrom
         for _ in range(MAX_DATAGRAMS_A_TURN):
             try:
-                datagram, address = receive(MAX_DATAGRAM_BYTES)
+                received = self._socket.receive()
             except BlockingIOError:
                 break
             except OSError as problem:  # such as an answer's address that cannot be reached
                 log.debug("receiving: %s", problem)
                 continue
-            self._receive(datagram, address, now)
+            if received is not None:
+                self._receive(*received, now)
         self._resources.flush()
         if now - self._expired_at > EXPIRE_SECONDS:
             self._expired_at = now
@@ -137,7 +132,7 @@ class DatagramEndpoint:
 
     def _receive(self, datagram: bytes, address: Address, now: float) -> None:
         if not is_coap(datagram):
-            self._resources.garbage(_peer(address), "a datagram that is no message of CoAP version 1", datagram)
+            self._resources.garbage(str(address), "a datagram that is no message of CoAP version 1", datagram)
             return
         kind, code = datagram[0] >> 4 & 3, datagram[1]
         try:
@@ -148,11 +143,10 @@ class DatagramEndpoint:
         except MessageFormatError as problem:
             if kind == CON:
                 self.send(reset(datagram[2] << 8 | datagram[3]), address)
-            self._resources.garbage(_peer(address), f"no CoAP message: {problem}", datagram)
+            self._resources.garbage(str(address), f"no CoAP message: {problem}", datagram)
 
     def _receive_other(self, datagram: bytes, address: Address) -> None:
-        """Receive what is no request: an acknowledgement or reset of what we sent, a ping, or a response that nobody
-        awaits."""
+        """Receive what is no request: an acknowledgement or reset, a ping, a response that nobody awaits."""
         header = decode_header(datagram)
         if header.kind in (ACK, RST):
             self._transmissions.end(address, header.id)
@@ -168,7 +162,7 @@ class DatagramEndpoint:
         header = decode_header(datagram)
         target, payload = self._targets.read(datagram, 4 + len(header.token))
         if kind == NON and target.fault is not None and target.fault.code == numbers.BAD_OPTION:
-            self._resources.garbage(_peer(address), target.fault.text, datagram)  # to be rejected: §5.4.1
+            self._resources.garbage(str(address), target.fault.text, payload)  # to be rejected: §5.4.1
             return
         exchange = self._exchanges.begin(key, address, kind, now)
         endpoint = exchange.endpoint
@@ -198,7 +192,7 @@ class DatagramRequest(Request):
 
     @property
     def peer(self) -> str:
-        return _peer(self._exchange.endpoint.address)
+        return str(self._exchange.endpoint.address)
 
     @property
     def sender(self) -> Hashable:
@@ -247,28 +241,3 @@ def _acknowledgement(head: bytes, reply: bytes) -> bytes:
     if reply == _EMPTY:
         return _ACKNOWLEDGES[0] + _EMPTY + head[:2]
     return _ACKNOWLEDGES[len(head) - 2] + reply[:1] + head + reply[1:]
-
-
-def _peer(address: Address) -> str:
-    return f"{address[0]}:{address[1]}"
-
-
-def bound_socket(host: str, port: int, *, reuse_port: bool) -> socket.socket:
-    """Return a socket that listens for datagrams.
-
-    Raises:
-        OSError: it cannot be.
-    """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setblocking(False)
-        if reuse_port:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            listening.setsockopt(socket.SOL_SOCKET, buffer, SOCKET_BUFFER_BYTES)
-        listening.bind(address)
-    except BaseException:
-        listening.close()
-        raise
-    return listening

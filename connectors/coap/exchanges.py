@@ -18,6 +18,7 @@ from collections import deque
 import msgspec
 
 from connectors.coap.numbers import CON, NON
+from connectors.coap.sockets import Address
 
 EXCHANGE_LIFETIME = 247.0
 """s for which a confirmable message may come again (§4.8.2)."""
@@ -29,14 +30,11 @@ HALF_OF_IDS = 2**15
 """Messages of an endpoint after which the same bytes are a new message."""
 
 MAX_EXCHANGES = 250_000
-"""Remembered of all endpoints, 70 MB: of 5,000 requests a second, 50 s, longer than any sender repeats one (45 s, §4.8.2).
-Beyond, the oldest are forgotten."""
+"""Remembered of all endpoints, 50 to 130 MB; beyond, the oldest are forgotten. It lasts for 50 s at 5,000 requests a second,
+longer than any sender repeats one (45 s, §4.8.2)."""
 
 MAX_REPLY_BYTES = 32 * 1024 * 1024
 """Of the answers among them; beyond, the oldest are forgotten."""
-
-Address = tuple[str, int] | tuple[str, int, int, int]
-"""Of an endpoint, as the socket gives it."""
 
 
 class Endpoint:

@@ -48,8 +48,7 @@ PROXY_URI, PROXY_SCHEME = 35, 39
 NO_RESPONSE = 258  # RFC 7967
 REQUEST_TAG = 292  # RFC 9175
 DEVICE_TOKEN = 65_002
-"""Ours, of the numbers for experiments (RFC 7252 §12.2): a device's token. Even: a server that does not know it passes it
-over."""
+"""Ours, of the numbers for experiments (RFC 7252 §12.2). Even: a server that does not know it passes it over."""
 
 LINK_FORMAT = 40  # RFC 6690
 JSON, CBOR, SENML_JSON, SENML_CBOR = 50, 60, 110, 112

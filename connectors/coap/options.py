@@ -101,8 +101,7 @@ class Target:
 
 
 class Targets:
-    """Reads what stands after a message's token, and remembers heads: reading one takes 20 times as long as recognising
-    it."""
+    """Reads what stands after a message's token; heads are remembered, because a device sends the same one each time."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, Target] = {}

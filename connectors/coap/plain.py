@@ -13,16 +13,20 @@ import numpy as np
 from connectors.formats.decoded import Decoded
 from connectors.formats.records import senml_us
 from connectors.identity import Identity
-from isotherm.limits import MAX_PACK_READINGS
+from isotherm.errors import InvalidReading
+from isotherm.limits import MAX_PACK_READINGS, MAX_SEQ
+from isotherm.names import series_name
+from isotherm.pack import NO_SEQ
 
 
-class PlainRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class PlainRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False, omit_defaults=True):
     """What nearly every record is: no base fields, a number for a value."""
 
     n: str
     v: float
     t: float = 0.0
     u: str = ""
+    seq: int | None = None
 
 
 _records = msgspec.json.Decoder(list[PlainRecord])
@@ -32,7 +36,7 @@ def plain_records(payload: bytes, identity: Identity) -> list[PlainRecord] | Non
     """Decode a payload, its names complete; None when it is not plain, or names what its peer may not.
 
     >>> plain_records(b'[{"n":"temperature","v":21.5}]', Identity("room-1"))
-    [PlainRecord(n='room-1/temperature', v=21.5, t=0.0, u='')]
+    [PlainRecord(n='room-1/temperature', v=21.5, t=0.0, u='', seq=None)]
     """
     try:
         records = _records.decode(payload)
@@ -41,14 +45,25 @@ def plain_records(payload: bytes, identity: Identity) -> list[PlainRecord] | Non
     if not 0 < len(records) <= MAX_PACK_READINGS:
         return None
     for record in records:
-        device, slash, _ = record.n.partition("/")
-        if not slash or ":" in device:
-            if identity.device is None or ":" in device:  # names of URNs are split elsewhere
-                return None
-            record.n = f"{identity.device}/{record.n}"
-        elif identity.others is not None and not identity.may_name(device):
+        name = _complete(record.n, identity)
+        if name is None or (record.seq is not None and not 0 <= record.seq <= MAX_SEQ):
             return None
+        record.n = name
     return records
+
+
+def _complete(name: str, identity: Identity) -> str | None:
+    """Return a name that says its device by itself; None if it cannot, or if its peer may not name the device."""
+    device, slash, _ = name.partition("/")
+    if not slash or ":" in device:
+        try:
+            name = series_name(name, identity.device)
+            if series_name(name) != name:  # of a device that is called urn:dev:ow:1_2, which reads as a metric of another
+                return None
+        except InvalidReading:
+            return None
+        device = name.partition("/")[0]
+    return name if identity.may_name(device) else None
 
 
 def merged(records: list[PlainRecord], now: int) -> Decoded:
@@ -58,10 +73,14 @@ def merged(records: list[PlainRecord], now: int) -> Decoded:
         records: Of any number of payloads.
         now: µs since the epoch UTC; relative times count from here.
     """
+    seq = None
+    if any(record.seq is not None for record in records):
+        seq = np.array([NO_SEQ if record.seq is None else record.seq for record in records], dtype=np.uint64)
     return Decoded(
         [record.n for record in records],
         senml_us(np.array([record.t for record in records], dtype=np.float64), now),
         np.array([record.v for record in records], dtype=np.float64),
         lambda i: (0, msgspec.json.encode(records[i])),
         {record.n: record.u for record in records if record.u},
+        seq,
     )

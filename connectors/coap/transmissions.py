@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from connectors.coap.exchanges import Address
+from connectors.coap.sockets import Address
 
 ACK_TIMEOUT = 2.0
 """s until the first retransmission, at least; then twice as long each time (§4.8)."""

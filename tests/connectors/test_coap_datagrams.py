@@ -9,8 +9,9 @@ import socket
 import pytest
 
 from connectors import intake
-from connectors.coap import datagrams, message, numbers, taking, transmissions
+from connectors.coap import datagrams, exchanges, message, numbers, taking, transmissions
 from connectors.coap.numbers import ACK, CON, NON, RST
+from connectors.coap.sockets import Address, bound_socket
 from simulator.coap_sender import CoapSender
 from tests.support.coap import READINGS, SENML, Peer, listening, reading, readings_kept
 
@@ -128,7 +129,7 @@ async def test_an_answer_that_nobody_acknowledges_is_sent_five_times(monkeypatch
     monkeypatch.setattr(transmissions, "ACK_TIMEOUT", 0.005)
     sent: list[bytes] = []
     table = transmissions.Transmissions(lambda datagram, _: sent.append(datagram))
-    table.begin(b"answer", ("192.0.2.1", 1), 1)
+    table.begin(b"answer", Address(("192.0.2.1", 1)), 1)
     assert len(table) == 1
     async with asyncio.timeout(10):
         while len(table):  # noqa: ASYNC110
@@ -381,8 +382,29 @@ async def test_shards_share_a_port_and_an_endpoint_stays_with_one() -> None:
     assert all(any(values) for values in by_shard)
 
 
+async def test_the_same_bytes_are_a_new_request_when_the_old_one_cannot_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "EXCHANGE_LIFETIME", 0.0)
+    monkeypatch.setattr(datagrams, "EXPIRE_SECONDS", -1.0)
+    async with listening() as bench:
+        with Peer(bench) as peer:
+            for _ in range(3):
+                await peer.ask(reading(), id=7)
+                assert (await peer.ping()).kind == RST  # another turn, which forgets
+    assert readings_kept(bench) == 3
+
+
+async def test_more_datagrams_than_are_read_in_a_turn_are_read_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagrams, "MAX_DATAGRAMS_A_TURN", 2)
+    async with listening() as bench:
+        with Peer(bench) as peer:
+            for value in range(20):
+                peer.send(peer.request(reading(value=value)))
+            assert [(await peer.hear()).dotted for _ in range(20)] == ["2.04"] * 20
+    assert bench.producer.values_of("room/t") == list(range(20))
+
+
 async def test_a_port_that_is_taken_is_an_error() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(OSError, match="in use"):
-            datagrams.bound_socket("127.0.0.1", taken.getsockname()[1], reuse_port=False)
+            bound_socket("127.0.0.1", taken.getsockname()[1], reuse_port=False)

@@ -7,8 +7,9 @@ import pytest
 from connectors.coap import exchanges
 from connectors.coap.exchanges import EXCHANGE_LIFETIME, HALF_OF_IDS, NON_LIFETIME, Exchanges, key_of
 from connectors.coap.numbers import CON, NON
+from connectors.coap.sockets import Address
 
-HERE, THERE = ("192.0.2.1", 5683), ("192.0.2.1", 5684)
+HERE, THERE = Address(("192.0.2.1", 5683)), Address(("192.0.2.1", 5684))
 
 
 def test_the_same_bytes_of_the_same_endpoint_are_the_same_request() -> None:
@@ -54,11 +55,11 @@ def test_the_oldest_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Mo
     monkeypatch.setattr(exchanges, "MAX_EXCHANGES", 10)
     table = Exchanges()
     for number in range(100):
-        endpoint = ("192.0.2.1", number)
+        endpoint = Address(("192.0.2.1", number))
         table.begin(key_of(endpoint, b"a"), endpoint, (CON, NON)[number % 2], float(number))
     assert len(table) == table.endpoint_count() == 10
-    assert table.find(key_of(("192.0.2.1", 89), b"a")) is None
-    assert table.find(key_of(("192.0.2.1", 90), b"a")) is not None
+    assert table.find(key_of(Address(("192.0.2.1", 89)), b"a")) is None
+    assert table.find(key_of(Address(("192.0.2.1", 90)), b"a")) is not None
 
 
 def test_the_oldest_are_forgotten_when_answers_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiocoap
+import psutil
 import pytest
 
 from tests.conftest import missing
@@ -104,6 +105,8 @@ async def test_libcoap_over_dtls_that_a_proxy_ends(payload: bytes, tool: Callabl
         serve = ["-A", "127.0.0.1", "-p", str(port), "-P", ",coap.example", "-k", "key", "-h", "hint"]
         proxy = await asyncio.create_subprocess_exec(tool("coap-server-openssl"), *serve, stderr=asyncio.subprocess.DEVNULL)
         try:
+            while not any(one.laddr.port == port + 1 for one in psutil.Process(proxy.pid).net_connections("udp")):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # another process's progress: there is no event to wait for
             command = [tool("coap-client-openssl"), "-v", "6", "-B", "10", "-u", "name", "-k", "key"]
             command += ["-P", f"coaps://127.0.0.1:{port + 1}", "-m", "post", "-t", "110", "-f", str(file)]
             said = await run([*command, uri(bench)])

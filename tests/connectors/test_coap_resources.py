@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import time
+
 import cbor2
+import msgspec
 import pytest
 
+from connectors import coap, intake
 from connectors.coap import datagrams, numbers
-from connectors.coap.options import Block, Option, encode_uint
-from connectors.coap.resources import LINKS
+from connectors.coap.blocks import BLOCK_SECONDS
+from connectors.coap.options import Block, Option, encode_uint, target_of
+from connectors.coap.plain import PlainRecord, merged, plain_records
+from connectors.coap.requests import MAX_DIAGNOSTIC_CHARS, Answer, Request, error
+from connectors.coap.resources import LINKS, Resources
+from connectors.formats import senml
+from connectors.identity import ANYONE, Identity, only
+from connectors.receipt import Receipt
+from isotherm.clock import now_us
 from isotherm.limits import MAX_PACK_BYTES
 from tests.support.coap import READINGS, SENML, Heard, Peer, listening, reading, readings_kept
 from tests.support.intake import Bench
@@ -51,6 +62,118 @@ async def test_what_is_not_plain_is_taken_as_well(payload: bytes) -> None:
     async with listening() as bench:
         assert (await ask(bench, payload)).dotted == "2.04"
     assert bench.producer.values_of("room/t")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("records", "device"),
+    [
+        ([{"n": "room/t", "v": 1}, {"n": "room/u", "u": "Cel", "v": -2.5, "t": -5, "seq": 7}], None),
+        ([{"n": "t", "v": 1}], "room"),
+        ([{"n": "urn:dev:ow:10e2073a01080063:voltage", "v": 1}, {"n": "urn:dev:ow:10e2073a01080063/a/b", "v": 1}], None),
+        ([{"n": "aa:bb/t", "v": 1}, {"n": "aa:t", "v": 1}], None),
+        ([{"n": "t", "v": 1}], "urn:dev:ow:1_2"),
+        ([{"n": "t", "v": 1}], "aa:bb"),
+    ],
+)
+async def test_plain_payloads_are_read_as_all_others_are(records: list[dict[str, object]], device: str | None) -> None:
+    """What goes the fast way is what the decoder for all would have found."""
+    slow, fast = Bench(), Bench()
+    identity = ANYONE if device is None else only(device)
+    payload, now = msgspec.json.encode(records), now_us()
+    for bench in (slow, fast):
+        async with bench.intake.running():
+            if bench is slow:
+                receipt = await bench.intake.accept(senml.decode_payload(payload, now), peer="", identity=identity)
+                assert receipt.accepted == len(records)
+            elif (plain := plain_records(payload, identity)) is not None:
+                assert bench.intake.take_clean(merged(plain, now), Receipt())
+            else:
+                assert device == "urn:dev:ow:1_2"
+                return
+    found = [
+        {
+            (pack.names[code], time, value, None if pack.seq is None else int(pack.seq[row]))
+            for packs in bench.producer.packs.values()
+            for pack in packs
+            for row, (code, time, value) in enumerate(
+                zip(pack.series.tolist(), pack.time.tolist(), pack.value.tolist(), strict=True)
+            )
+        }
+        for bench in (slow, fast)
+    ]
+    assert found[0] == found[1] and len(found[0]) == len(records)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'[{"n":"t","v":1}]',
+        b'[{"n":"other/t","v":1},{"n":"room/t","v":1}]',
+        b'[{"n":"room/t","v":1,"seq":-1}]',
+        b'[{"n":"room/t","v":1,"x_":1}]',
+        b"[]",
+        b'[{"n":"room/t"}]',
+    ],
+)
+def test_what_cannot_be_taken_as_it_is_does_not_go_the_fast_way(payload: bytes) -> None:
+    assert plain_records(payload, Identity(None, frozenset({"room"}))) is None
+
+
+async def test_a_piece_that_is_not_clean_is_not_taken_in() -> None:
+    bench = Bench()
+    async with bench.intake.running():
+        for records in ([PlainRecord("room/t", 1.0), PlainRecord("room/t", 1.0, 9e10)], [PlainRecord("bare", 1.0)]):
+            receipt = Receipt()
+            assert not bench.intake.take_clean(merged(records, now_us()), receipt)
+            assert receipt.is_durable and not receipt.accepted
+    assert readings_kept(bench) == 0 and bench.producer.rejects == []
+
+
+async def test_a_payload_in_blocks_that_does_not_go_on_is_kept_as_a_reject() -> None:
+    bench = Bench()
+    async with bench.intake.running():
+        resources = Resources(bench.site)
+        blocks = [(numbers.BLOCK1, Block(0, True, 0).encode())]
+        request = Written(numbers.POST, [*SENML, *blocks], b"x" * 16)
+        resources.handle(request)
+        assert request.answers == [Answer(numbers.CONTINUE)]
+        resources.expire(time.monotonic() + BLOCK_SECONDS + 1)
+    assert [(one.reason, one.original) for one in bench.producer.rejects] == [("malformed", b"x" * 16)]
+
+
+async def test_a_stop_does_not_wait_for_ever_for_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coap, "CLOSE_SECONDS", 0.01)
+    async with listening() as bench:
+        bench.producer.on.clear()
+        with Peer(bench) as peer:
+            peer.send(peer.request(reading()))
+            assert (await peer.ping()).kind == numbers.RST
+        monkeypatch.setattr(intake, "DRAIN_SECONDS", 0.01)
+
+
+def test_a_diagnostic_text_is_cut() -> None:
+    assert len(error(numbers.BAD_REQUEST, "x" * 10_000).payload) == MAX_DIAGNOSTIC_CHARS
+
+
+class Written(Request):
+    """A request without a socket."""
+
+    is_datagram = True
+
+    def __init__(self, code: int, options: list[Option], payload: bytes) -> None:
+        self.code, self.target, self.payload = code, target_of(options), payload
+        self.answers: list[Answer] = []
+
+    peer = sender = "192.0.2.1:5683"
+
+    def acknowledge(self) -> None:
+        raise AssertionError("nothing takes long here")
+
+    def answer(self, answer: Answer) -> None:
+        self.answers.append(answer)
+
+    def room_for_payload(self) -> int:
+        return 1000
 
 
 async def test_another_content_format_is_4_15_and_kept_as_a_reject() -> None:

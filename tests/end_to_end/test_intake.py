@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from connectors.examples import elsys
-from simulator.load import TcpLink, line
+from simulator.load import CoapLink, TcpLink, line
 from tests.support.stack import ISOTHERM, Stack, free_port_base
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
@@ -167,6 +167,42 @@ async def test_workers_share_a_port_and_acknowledge_what_they_took_in_when_they_
         if process.returncode is None:
             process.kill()
     assert psutil.wait_procs(workers, timeout=10)[1] == []
+
+
+async def test_coap_workers_share_a_port_and_what_they_acknowledge_is_stored_though_they_are_stopped(stack: Stack) -> None:
+    before = stack.json("ledger")["connectors"].get("coap", {"stored": 0})["stored"]
+    port, tcp_port = (free_port_base(2) + offset for offset in (0, 1))
+    environment = {**stack.environment, "ISOTHERM_COAP_PORT": str(port), "ISOTHERM_COAP_TCP_PORT": str(tcp_port)}
+    command = [*ISOTHERM, "connect", "coap", "--workers", "2"]
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
+    links = [CoapLink() for _ in range(20)]
+    try:
+        assert process.stderr is not None
+        for _ in range(2):
+            assert b"listening on coap://" in await process.stderr.readline()
+        workers = psutil.Process(process.pid).children()
+        assert len(workers) == 2
+        for number, link in enumerate(links):
+            await link.open("127.0.0.1", port)
+            for value in range(50):
+                await link.send(line(f"coap-worker-{number}", value, time.time()))
+            await link.acknowledge(50)
+        for number, link in enumerate(links):
+            for value in range(50):
+                await link.send(line(f"coap-worker-{number}", value, time.time()))
+        process.send_signal(signal.SIGTERM)  # most are on their way now
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+    acknowledged = sum(link.acknowledged for link in links)
+    for link in links:
+        await link.close()
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    deadline = time.monotonic() + 20
+    while (stored := stack.json("ledger")["connectors"]["coap"]["stored"] - before) < acknowledged:
+        assert time.monotonic() < deadline, (stored, acknowledged)
+    assert stored >= acknowledged >= 1_000
 
 
 async def test_workers_end_with_the_process_that_started_them(stack: Stack) -> None:

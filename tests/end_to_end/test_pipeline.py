@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -17,6 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from isotherm.cli import bench
+from isotherm.settings import Settings
+from simulator.load import flood, line
 from tests.support.stack import ISOTHERM, Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
@@ -325,6 +329,22 @@ def test_bench_weighs_connections_and_measures_latency(tmp_path: Path, protocol:
         assert 0 < figures["latency_ms"]["p50"] <= figures["latency_ms"]["p99"]
         assert figures["probes"] == 100
         assert figures["payloads_per_s"] > 0
+
+
+def test_bench_measures_coap(tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack", "--no-simulator", reuse_port="True") as stack:
+        options = ("--readings", "2000", "--rate", "500", "--seconds", "1")
+        figures = stack.json("bench", "ingest", "--protocol", "coap", *options)
+        assert figures["shards"] == 1  # a stack that runs is measured as it is
+        assert figures["payloads_per_s"] > 0
+        assert 0 < figures["latency_ms"]["p50"] <= figures["latency_ms"]["p99"]
+        settings = Settings.load(data_dir=stack.data_dir)
+        with bench._shards(settings, 1) as [shard]:  # what it adds to a stack of its own
+            before = stack.ledger_when_settled(4_000)["received"]
+            work = [line(f"shards-{number}", number, time.time()) for number in range(2_000)]
+            asyncio.run(flood("127.0.0.1", stack.ports.coap, work, 32, lambda _: None))
+            assert stack.ledger_when_settled(before + 2_000)["stored"] == before + 2_000
+            assert shard.poll() is None
 
 
 def test_bench_measures_and_everything_it_sends_is_stored(tmp_path: Path) -> None:

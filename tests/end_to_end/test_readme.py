@@ -36,6 +36,7 @@ def test_every_command_of_the_readme_works(tmp_path: Path, tool: Callable[..., s
     with Stack(tmp_path / "stack", "--no-simulator") as stack:
         environment = {**stack.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         ports = {"7301": stack.ports.tcp, "7302": stack.ports.coap, "7303": stack.ports.mqtt, "7310": stack.ports.http}
+        ports["7314"] = stack.ports.coap_tcp
         for command in found:
             typed = re.sub(r"\b73[01]\d\b", lambda match: str(ports[match[0]]), command)
             if command.startswith(FOLLOWS):
