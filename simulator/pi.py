@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import signal
 import socket
@@ -55,7 +56,9 @@ def _text(path: Path) -> str:
 async def publish(options: argparse.Namespace, stop: asyncio.Event) -> None:
     """Read and send until stopped; what the server has not acknowledged is kept and sent again."""
     host, _, port = options.target.rpartition(":")
-    publisher = create(options.protocol, options.device, host, int(port), mqtt_version=options.mqtt_version)
+    publisher = create(
+        options.protocol, options.device, host, int(port), mqtt_version=options.mqtt_version, token=options.token
+    )
     backlog: list[Reading] = []
     while not stop.is_set():
         now = time.time()
@@ -83,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--protocol", choices=("tcp", "mqtt", "coap"), default="tcp")
     parser.add_argument("--device", default=socket.gethostname(), help="device name (default: the host's name)")
     parser.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="time between readings (default: 1)")
-    parser.add_argument("--mqtt-version", choices=("5", "3.1.1"), default="5")
+    parser.add_argument("--token", default=os.environ.get("ISOTHERM_TOKEN"), help="the device's (default: $ISOTHERM_TOKEN)")
+    parser.add_argument("--mqtt-version", choices=("5", "3.1.1"), default="3.1.1")
     options = parser.parse_args(arguments)
     if not re.fullmatch(r"\S+:\d+", options.target) or not 0 < int(options.target.rpartition(":")[2]) < 65536:
         parser.error(f"--target is {options.target!r}, expected HOST:PORT")
