@@ -18,11 +18,11 @@ from contextlib import contextmanager
 
 from connectors import intake
 from connectors.coap import numbers
-from connectors.coap.plain import PlainRecord, merged, plain_records
 from connectors.coap.requests import CHANGED, Answer, Request, error
 from connectors.formats.catalogue import SENML_JSON
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity
+from connectors.plain import PlainRecord, merged, plain_records
 from connectors.receipt import Receipt
 from connectors.site import Site
 from isotherm.clock import now_us

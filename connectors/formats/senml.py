@@ -96,14 +96,6 @@ def decode_payload(data: bytes, now: int) -> Iterator[Decoded]:
         yield collector.take()
 
 
-def plain_records(payload: bytes) -> Sequence[_PlainRecord] | None:
-    """Return the records of a payload when all are name, value, time and unit and nothing else; else None."""
-    try:
-        return _plain_array.decode(payload) if payload[:1] == b"[" else [_plain_record.decode(payload)]
-    except _ERRORS:
-        return None
-
-
 class _PlainArray(NamedTuple):
     """A payload whose records are all plain.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
@@ -21,8 +22,8 @@ from connectors.formats.catalogue import THINGSBOARD_GATEWAY
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity, only
 from connectors.mqtt.connection import RECEIVE_MAXIMUM, Connection, Publish, Refused
-from connectors.mqtt.plain import Plain
 from connectors.mqtt.topics import Route, Routes, form_of
+from connectors.plain import PlainRecord, merged, plain_records
 from connectors.receipt import Receipt
 from connectors.site import Site
 from isotherm.clock import now_us
@@ -49,6 +50,8 @@ SETTLED_SECONDS = 10.0
 STOP_SECONDS = 10.0
 """How long a stop waits for Kafka to take what was received."""
 
+_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")  # others go alone, through their decoder
+
 _BAD_PAYLOAD, _NOT_AUTHORIZED = 0x99, 0x87
 _CODES = {"auth": _NOT_AUTHORIZED, "identity": _NOT_AUTHORIZED}
 
@@ -66,6 +69,9 @@ class _Message:
         self.content = hash((publish.topic, publish.payload))
         self.code = 0
         self.is_answered = False
+
+
+_Plain = tuple[_Message, list[PlainRecord]]
 
 
 class Subscriber:
@@ -201,25 +207,42 @@ class Subscriber:
             await asyncio.sleep(0)
 
     async def _take(self, batch: Sequence[_Message]) -> None:
-        """Take messages in, as many together as can be."""
-        plain, together = Plain(), list[_Message]()
+        """Take messages in, in their order, as many together as can be."""
+        together: list[_Plain] = []
         for message in batch:
-            publish = message.publish
-            if plain.add(self._routes[publish.topic], publish):
-                together.append(message)
-                continue
-            await self._take_together(plain, together)
-            plain, together = Plain(), []
-            await self._take_alone(message)
-        await self._take_together(plain, together)
+            records = self._plain(message.publish)
+            if records is None:
+                await self._take_together(together)
+                together = []
+                await self._take_alone(message)
+            else:
+                together.append((message, records))
+        await self._take_together(together)
 
-    async def _take_together(self, plain: Plain, messages: list[_Message]) -> None:
-        receipt = Receipt()
-        if messages and self._site.intake.take_clean(plain.decoded(now_us()), receipt):
-            self._owe(receipt, messages)
+    def _plain(self, publish: Publish) -> list[PlainRecord] | None:
+        """Return the records of a message that can be taken in together with others."""
+        route = self._routes[publish.topic]
+        if route.device is None or route.error or route.is_passed_over or publish.properties:
+            return None
+        if route.metric:
+            is_plain = _NUMBER.fullmatch(publish.payload) is not None and not route.device.startswith("urn:")
+            return [PlainRecord(f"{route.device}/{route.metric}", float(publish.payload))] if is_plain else None
+        return plain_records(publish.payload, only(route.device)) if route.form is None else None
+
+    async def _take_together(self, plain: Sequence[_Plain]) -> None:
+        """Take in several messages as one piece, or halves of them until what is not good is alone."""
+        intake, receipt = self._site.intake, Receipt()
+        if not plain:
             return
-        for message in messages:  # one of them is not good, or there is no room
-            await self._take_alone(message)
+        if intake.take_clean(merged([record for _, records in plain for record in records], now_us()), receipt):
+            self._owe(receipt, [message for message, _ in plain])
+        elif len(plain) == 1 or intake.room.is_full or intake.is_away:
+            for message, _ in plain:
+                await self._take_alone(message)
+        else:
+            middle = len(plain) // 2
+            await self._take_together(plain[:middle])
+            await self._take_together(plain[middle:])
 
     async def _take_alone(self, message: _Message) -> None:
         publish, route = message.publish, self._routes[message.publish.topic]

@@ -12,11 +12,11 @@ from connectors import coap, intake
 from connectors.coap import datagrams, numbers
 from connectors.coap.blocks import BLOCK_SECONDS
 from connectors.coap.options import Block, Option, encode_uint, target_of
-from connectors.coap.plain import PlainRecord, merged, plain_records
 from connectors.coap.requests import MAX_DIAGNOSTIC_CHARS, Answer, Request, error
 from connectors.coap.resources import LINKS, Resources
 from connectors.formats import senml
 from connectors.identity import ANYONE, Identity, only
+from connectors.plain import PlainRecord, merged, plain_records
 from connectors.receipt import Receipt
 from isotherm.clock import now_us
 from isotherm.limits import MAX_PACK_BYTES

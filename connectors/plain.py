@@ -1,6 +1,6 @@
-"""The fast path: requests whose payload is a SenML JSON array of plain records, put together into one piece.
+"""The fast path of small messages: those whose payload is plain SenML JSON are put together into one piece.
 
-What numpy costs, it costs a call and not a reading: 256 requests with a reading each are taken in together for little more
+What numpy costs, it costs a call and not a reading: 256 messages with a reading each are taken in together for little more
 than one alone. That needs names that say their device, because a piece has one identity; so whether a peer may speak for the
 devices it names is seen to here.
 """
@@ -29,17 +29,18 @@ class PlainRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False, omit_def
     seq: int | None = None
 
 
+_record = msgspec.json.Decoder(PlainRecord)
 _records = msgspec.json.Decoder(list[PlainRecord])
 
 
 def plain_records(payload: bytes, identity: Identity) -> list[PlainRecord] | None:
-    """Decode a payload, its names complete; None when it is not plain, or names what its peer may not.
+    """Decode an array or a record, names complete; None when it is not plain, or names what its peer may not.
 
     >>> plain_records(b'[{"n":"temperature","v":21.5}]', Identity("room-1"))
     [PlainRecord(n='room-1/temperature', v=21.5, t=0.0, u='', seq=None)]
     """
     try:
-        records = _records.decode(payload)
+        records = [_record.decode(payload)] if payload[:1] == b"{" else _records.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if not 0 < len(records) <= MAX_PACK_READINGS:
