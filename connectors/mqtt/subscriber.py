@@ -18,6 +18,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from connectors import metrics
 from connectors.formats.catalogue import THINGSBOARD_GATEWAY
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity, only
@@ -54,6 +55,8 @@ _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")  # others go
 
 _BAD_PAYLOAD, _NOT_AUTHORIZED = 0x99, 0x87
 _CODES = {"auth": _NOT_AUTHORIZED, "identity": _NOT_AUTHORIZED}
+
+_connections = metrics.connections.labels("mqtt")
 
 log = logging.getLogger(__name__)
 
@@ -140,10 +143,12 @@ class Subscriber:
                 version = "5" if self._is_5 else "3.1.1"
                 log.info("connected to the MQTT broker at %s, MQTT %s", self._settings.mqtt, version)
                 self._ready.set()
+                _connections.set(1)
                 await connection.lost.wait()
                 log.info("the connection to the MQTT broker ended%s", f": {connection.reason}" * bool(connection.reason))
             finally:
                 self._connection = None
+                _connections.set(0)
                 await connection.close()
             if time.monotonic() - began > SETTLED_SECONDS:
                 pause = first

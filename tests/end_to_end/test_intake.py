@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 from connectors.examples import elsys
 from simulator.load import CoapLink, TcpLink, line
+from tests.support.intake import eventually
 from tests.support.stack import ISOTHERM, Stack, free_port_base
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
@@ -218,7 +219,9 @@ async def test_workers_end_with_the_process_that_started_them(stack: Stack) -> N
     assert psutil.wait_procs(workers, timeout=20)[1] == []
 
 
-async def test_with_tokens_strangers_are_refused_and_devices_with_one_are_not(tmp_path: Path) -> None:
+async def test_with_tokens_strangers_are_refused_and_devices_with_one_are_not(
+    tmp_path: Path, tool: Callable[..., str]
+) -> None:
     with Stack(tmp_path / "stack", "--devices", "4", "--rate", "5", auth="token") as stack:
         stack.ledger_when_settled(40)  # the simulated fleet has registered itself
         body = b'{"n":"kitchen/t","v":1}'
@@ -237,6 +240,24 @@ async def test_with_tokens_strangers_are_refused_and_devices_with_one_are_not(tm
         figures = stack.json("rejects", "replay", "--reason", "auth", "--protocol", "http")
         assert figures["accepted"] == 1
         until_stored(stack, "kitchen", {"t": 1.0})
+
+        def mqtt_answer(topic: str, *shown: str) -> str:
+            command = [tool("mosquitto_pub"), "-p", str(stack.ports.mqtt), "-V", "5", "-q", "1", *shown]
+            command += ["-t", topic, "-m", "2"]
+            return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stderr
+
+        with_token = ("-u", "kitchen", "-P", token)
+        await eventually(lambda: not mqtt_answer("devices/kitchen/mqtt", *with_token))  # the broker hears of the token
+        assert "Not authorized" in mqtt_answer("devices/cellar/mqtt", *with_token)
+        assert "Not authorized" in mqtt_answer("devices/kitchen/mqtt")
+        until_stored(stack, "kitchen", {"t": 1.0, "mqtt": 2.0})
+        assert not stack.json("devices", "show", "cellar")["metrics"]
+
+
+def test_users_of_the_broker_need_a_user_for_the_connectors(stack: Stack, tmp_path: Path) -> None:
+    failed = stack.run("mqtt", "users", str(tmp_path), check=False)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "ISOTHERM_MQTT_USERNAME" in failed.stderr
 
 
 def test_an_open_door_on_an_address_that_others_can_reach_is_refused(tmp_path: Path) -> None:
