@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from isotherm.errors import Unauthorized, Unavailable
 from isotherm.names import is_device_name
@@ -49,6 +50,13 @@ class Identity:
 ANYONE = Identity()
 
 
+class _Known(NamedTuple):
+    """What the registry said of a device."""
+
+    identity: Identity
+    type: str
+
+
 def only(device: str) -> Identity:
     """Return the identity of a channel that belongs to one device, such as an MQTT topic."""
     return Identity(device, frozenset())
@@ -60,7 +68,7 @@ class Doorkeeper:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._registry = registry
         self.is_open = settings.auth == "open"
-        self._known: dict[str, tuple[float, Device | None]] = {}
+        self._known: dict[str, tuple[float, _Known | None]] = {}
 
     async def identify(
         self, *, device: str | None = None, token: str | None = None, certified: str | None = None
@@ -79,33 +87,32 @@ class Doorkeeper:
         if device is not None and not is_device_name(device):
             raise Unauthorized(f"{device[:80]!r} is no device name")
         if self.is_open and certified is None:
-            return Identity(device) if device else ANYONE
+            return Identity(device)
         if certified is not None:
-            found = await self._ask("certificate", certified, self._registry.get) or Device(certified, 0)
+            known = await self._ask("device", certified, self._registry.get)
+            found = known.identity if known is not None else Identity(certified, frozenset())
         elif token:
             known = await self._ask("token", token, self._registry.by_token)
             if known is None:
                 raise Unauthorized("the token is not, or is no longer, that of a device")
-            found = known
+            found = known.identity
         else:
             raise Unauthorized("a token is needed: `isotherm devices token NAME` makes one")
-        return _identity(found, device)
+        if device is None or device == found.device:
+            return found
+        if not found.may_name(device):
+            raise Unauthorized(f"the peer says it is {device!r} and shows that it is {found.device!r}")
+        return Identity(device, found.others)
 
-    def known(self, *, device: str | None = None, token: str | None = None) -> Identity | None:
-        """Return who a peer is if that needs no asking, else None; for connectors that cannot wait for each message.
+    def known(self, token: str | None) -> Identity | None:
+        """Return who a peer is that shows a token, if that needs no asking, else None.
 
-        Args:
-            device: Who it says it is, a good name, if it does.
-            token: What it shows.
+        For connectors that cannot wait with each message.
         """
         if self.is_open:
-            return Identity(device) if device else ANYONE
+            return ANYONE
         asked, found = self._known.get(_key("token", token or ""), (-KNOWN_SECONDS, None))
-        if found is None or time.monotonic() - asked >= KNOWN_SECONDS:
-            return None
-        if device is not None and device not in _family(found):
-            return None
-        return _identity(found, device)
+        return found.identity if found is not None and time.monotonic() - asked < KNOWN_SECONDS else None
 
     async def type_of(self, device: str) -> str:
         """Return what kind of device one is, as the registry says; empty when it says nothing.
@@ -116,38 +123,23 @@ class Doorkeeper:
         found = await self._ask("device", device, self._registry.get)
         return "" if found is None else found.type
 
-    async def _ask(self, kind: str, what: str, ask: Callable[[str], Awaitable[Device | None]]) -> Device | None:
+    async def _ask(self, kind: str, what: str, ask: Callable[[str], Awaitable[Device | None]]) -> _Known | None:
         key = _key(kind, what)
         now = time.monotonic()
         asked, found = self._known.get(key, (-KNOWN_SECONDS, None))
         if now - asked < KNOWN_SECONDS:
             return found
         try:
-            answer = await ask(what)
+            device = await ask(what)
         except Unavailable:
             if found is None:
                 raise
             return found  # who was known before the store went away still is
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
+        answer = _Known(Identity(device.name, device.children | {device.name}), device.type) if device else None
         self._known[key] = now, answer
         return answer
-
-
-def _identity(found: Device, device: str | None) -> Identity:
-    """Return who a peer is that shows it is ``found``, and says it is ``device`` if it does.
-
-    Raises:
-        Unauthorized: it may not say so.
-    """
-    family = _family(found)
-    if device is not None and device not in family:
-        raise Unauthorized(f"the peer says it is {device!r} and shows that it is {found.name!r}")
-    return Identity(device or found.name, family)
-
-
-def _family(found: Device) -> frozenset[str]:
-    return found.children | {found.name}
 
 
 def _key(kind: str, what: str) -> str:

@@ -99,8 +99,8 @@ class Resources:
             return
         identity = None
         if request.certified is None:
-            identity = self._site.doorkeeper.known(device=device, token=target.token)
-        if identity is not None:
+            identity = self._site.doorkeeper.known(target.token)
+        if identity is not None and (device is None or identity.may_name(device)):
             self._admit(request, identity)
         elif self._taking.is_full:
             request.answer(error(numbers.SERVICE_UNAVAILABLE, "too many requests wait for their answer"))
