@@ -254,42 +254,64 @@ class Subscriber:
         if route.is_passed_over:
             self._owe(Receipt(), [message])
             return
-        form, identity = "", ANYONE
         try:
-            if route.error:
-                raise InvalidReading("name", route.error)
-            identity = await self._identity(route, publish)
-            form = route.form or await self._form(route, publish)
-            pieces = self._site.catalogue.decoder(form)(publish.payload, now_us())
-        except (InvalidReading, Unauthorized) as error:
-            reason, detail = (error.reason, error.detail) if isinstance(error, InvalidReading) else ("auth", str(error))
-            pieces = iter([Decoded.nothing(Rejected(reason, detail, publish.payload, route.device))])
-        receipt = await self._site.intake.accept(pieces, peer=publish.topic, identity=identity, form=form, patient=True)
+            receipt = await self._accept(route, publish)
+        except InvalidReading as error:
+            receipt = await self._refuse(route, publish, error.reason, error.detail)
+        except Unauthorized as error:
+            receipt = await self._refuse(route, publish, "auth", str(error))
+        except Unavailable as error:
+            receipt = await self._refuse(route, publish, "unavailable", str(error))
+        except Exception as error:
+            log.error("failed at a message on %s", publish.topic, exc_info=error)
+            receipt = await self._refuse(route, publish, "malformed", f"the connector failed at it: {error!r}")
         if receipt.refusals:
             message.code = _CODES.get(receipt.refusals[0].reason, _BAD_PAYLOAD)
         self._owe(receipt, [message])
+
+    async def _accept(self, route: Route, publish: Publish) -> Receipt:
+        """Take in one message.
+
+        Raises:
+            InvalidReading: its topic means nothing.
+            Unauthorized: it does not say who sent it.
+            Unavailable: it shows a token, and the registry is away.
+        """
+        if route.error:
+            raise InvalidReading("name", route.error)
+        identity = await self._identity(route, publish)
+        form = route.form or await self._form(route, publish)
+        pieces = self._site.catalogue.decoder(form)(publish.payload, now_us())
+        return await self._site.intake.accept(pieces, peer=publish.topic, identity=identity, form=form, patient=True)
+
+    async def _refuse(self, route: Route, publish: Publish, reason: str, detail: str) -> Receipt:
+        """Keep a message as a reject."""
+        rejected = Rejected(reason, detail, publish.payload, route.device)
+        return await self._site.intake.accept([Decoded.nothing(rejected)], peer=publish.topic, patient=True)
 
     async def _identity(self, route: Route, publish: Publish) -> Identity:
         """Return for whom a message may speak: the topic's device, as the broker lets nobody else publish there.
 
         Raises:
             Unauthorized: the topic names no device, and the message does not either.
+            Unavailable: it shows a token, and the registry is away.
         """
         doorkeeper = self._site.doorkeeper
-        try:
-            if route.device is not None:
+        if route.device is not None:
+            try:
                 return await doorkeeper.identify(certified=route.device)
-            said = dict(publish.properties.get("user_property", ()))
-            if doorkeeper.is_open and said.get("device") is None and route.form == THINGSBOARD_GATEWAY:
-                return ANYONE
-            if said.get("device") is None and said.get("token") is None:
-                raise Unauthorized(
-                    f"who sends on {publish.topic} must say so in a user property, token or device; "
-                    "MQTT 3.1.1 has none: publish to devices/ID/telemetry"
-                )
-            return await doorkeeper.identify(device=said.get("device"), token=said.get("token"))
-        except Unavailable:
-            return only(route.device) if route.device is not None else ANYONE
+            except Unavailable:  # whether it is a gateway is not known; itself it is
+                return only(route.device)
+        said = dict(publish.properties.get("user_property", ()))
+        device, token = said.get("device"), said.get("token")
+        if doorkeeper.is_open and device is None and route.form == THINGSBOARD_GATEWAY:
+            return ANYONE
+        if device is None and token is None:
+            raise Unauthorized(
+                f"who sends on {publish.topic} must say so in a user property, token or device; "
+                "MQTT 3.1.1 has none: publish to devices/ID/telemetry"
+            )
+        return await doorkeeper.identify(device=device, token=token)
 
     async def _form(self, route: Route, publish: Publish) -> str:
         """Return the format of a payload: what the device's type says, else its content type, else what it looks like."""

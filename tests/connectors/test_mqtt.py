@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 
 from connectors import intake, mqtt
 from connectors.decoders import Decoders, Hook
+from connectors.formats.decoded import Decoded
 from connectors.mqtt import connection, subscriber
 from isotherm.registry import Device
 from isotherm.topics import Topic, partition_of
@@ -402,13 +403,30 @@ async def test_on_thingsboards_topics_a_user_property_says_who_it_is() -> None:
     assert bench.producer.values_of("room-1/t") == [1]
 
 
-async def test_when_the_registry_is_away_the_topics_device_is_taken_at_its_word() -> None:
-    async with scripted() as broker, listening(broker) as bench:
+async def test_when_the_registry_is_away_a_topic_still_says_who_it_is_and_a_token_does_not() -> None:
+    async with scripted() as broker, listening(broker, auth="token") as bench:
         bench.registry.is_away = True
         peer = await broker.peer()
-        peer.publish(ROOM, b'[{"n":"room-1/t","v":1}]', 1)
-        await peer.until(lambda: peer.acknowledged == [(1, 0)])
+        peer.publish(ROOM, b'[{"bn":"room-1/","n":"t","v":1}]', 1)
+        peer.publish("v1/gateway/telemetry", b'{"room-1":[{"t":2}]}', 2, more=user_property("token", "any"))
+        await peer.until(lambda: peer.acknowledged == [(1, 0), (2, 0x99)])
     assert bench.producer.values_of("room-1/t") == [1]
+    assert [one.reason for one in bench.producer.rejects] == ["unavailable"]
+
+
+async def test_a_message_that_a_decoder_of_ours_fails_at_is_kept_and_others_go_on() -> None:
+    def fails(data: bytes, now: int) -> Iterator[Decoded]:
+        raise RuntimeError("never thought of that")
+
+    async with scripted() as broker:
+        bench = Bench(mqtt=f"127.0.0.1:{broker.port}")
+        bench.site.catalogue.decoders["thingsboard"] = fails  # type: ignore[index]
+        async with listening(broker, bench):
+            peer = await broker.peer()
+            peer.publish("devices/room-1/telemetry", b"{}", 1)
+            peer.publish(ROOM, reading(1), 2)
+            await peer.until(lambda: peer.acknowledged == [(1, 0x99), (2, 0)])
+    assert [(one.reason, one.original) for one in bench.producer.rejects] == [("malformed", b"{}")]
 
 
 async def test_the_password_of_a_broker_is_not_shown() -> None:
