@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 CONNECT, SUBSCRIBE, PUBACK, DISCONNECT, PINGREQ = 1, 8, 4, 14, 12
 
@@ -46,18 +47,9 @@ class Peer:
         self._reader = reader
         self._changed = asyncio.Event()
 
-    def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        packet_id: int | None = 1,
-        *,
-        dup: bool = False,
-        retain: bool = False,
-        more: bytes = b"",
-    ) -> None:
-        """Send a message; ``more`` are MQTT 5 properties."""
-        self.writer.write(self.packet(topic, payload, packet_id, dup=dup, retain=retain, more=more))
+    def publish(self, topic: str, payload: bytes, packet_id: int | None = 1, **options: Any) -> None:
+        """Send a message; the options are those of `packet`."""
+        self.writer.write(self.packet(topic, payload, packet_id, **options))
 
     def packet(
         self,
@@ -69,7 +61,7 @@ class Peer:
         retain: bool = False,
         more: bytes = b"",
     ) -> bytes:
-        """Return a PUBLISH packet."""
+        """Return a PUBLISH packet; ``more`` are MQTT 5 properties."""
         name = topic.encode()
         body = struct.pack("!H", len(name)) + name
         if packet_id is not None:
