@@ -89,7 +89,7 @@ async def test_what_mosquitto_pub_publishes_is_stored(broker: MqttServer, tool: 
 async def test_what_paho_publishes_is_stored(broker: MqttServer) -> None:
     version = MQTTProtocolVersion.MQTTv5 if broker.version == "5" else MQTTProtocolVersion.MQTTv311
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id="paho", protocol=version)
-    async with listening(broker.address) as bench:
+    async with listening(broker.address, mqtt_version=broker.version) as bench:
         client.connect("127.0.0.1", broker.port)
         client.loop_start()
         published = [client.publish("devices/paho/temperature", str(i), qos=1) for i in range(COUNT)]
@@ -103,7 +103,7 @@ async def test_what_paho_publishes_is_stored(broker: MqttServer) -> None:
 
 @pytest.mark.parametrize("broker", BROKERS, indirect=True)
 async def test_what_npms_mqtt_publishes_is_stored(broker: MqttServer, node: str) -> None:
-    async with listening(broker.address) as bench:
+    async with listening(broker.address, mqtt_version=broker.version) as bench:
         level = "5" if broker.version == "5" else "4"
         printed = await run(node, str(NODE / "publish.js"), f"mqtt://{broker.address}", str(COUNT), level)
         assert int(printed) == COUNT
@@ -132,7 +132,7 @@ async def test_properties_of_mqtt_5_say_format_and_token(tmp_path: Path, tool: C
 @pytest.mark.parametrize("broker", BROKERS, indirect=True)
 async def test_a_broker_that_starts_anew_is_subscribed_to_again(broker: MqttServer, tool: Callable[..., str]) -> None:
     publish = mosquitto_pub(tool("mosquitto_pub"), broker)
-    async with listening(broker.address) as bench:
+    async with listening(broker.address, mqtt_version=broker.version) as bench:
         await run(*publish, "-t", "devices/room-1/t", "-m", "1")
         await bench.delivered(1)
         broker.stop()
@@ -150,11 +150,11 @@ async def test_what_is_published_while_the_connector_is_away_is_kept(broker: Mqt
     if not broker.keeps_sessions:
         pytest.skip("this broker keeps no session for a client that is away; connectors/README.md says so")
     publish = mosquitto_pub(tool("mosquitto_pub"), broker)
-    async with listening(broker.address):
+    async with listening(broker.address, mqtt_version=broker.version):
         pass
     for value in range(5):
         await run(*publish, "-t", "devices/room-1/t", "-m", str(value))
-    async with listening(broker.address) as bench:
+    async with listening(broker.address, mqtt_version=broker.version) as bench:
         await bench.delivered(5)
     assert sorted(bench.producer.values_of("room-1/t")) == list(range(5))
 
