@@ -89,6 +89,7 @@ class Decoders:
     Attributes:
         forms: Format → decoder, for :meth:`connectors.formats.catalogue.Catalogue.of`.
         topics: MQTT filters to subscribe to, such as ``doors/+/up``.
+        places: The same as they were registered, such as ``doors/{device}/up``.
     """
 
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
@@ -102,6 +103,7 @@ class Decoders:
         self.forms: Mapping[str, Decoder] = {
             form_of(name): HookDecoder(name, hook.function) for name, hook in self._hooks.items()
         }
+        self.places: Sequence[str] = [hook.topic for hook in placed]
         self.topics: Sequence[str] = [_filter(hook.topic) for hook in placed]
         self._patterns = [(_pattern(hook.topic), form_of(hook.name)) for hook in placed]
 

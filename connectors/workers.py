@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 
+from connectors.mqtt.names import client_id, of_worker
 from isotherm.process import die_with_parent, stop_signal
 from isotherm.settings import Settings
 
@@ -34,11 +35,6 @@ async def run_workers(protocol: str, count: int, settings: Settings) -> None:
             task.cancel()
 
 
-def mqtt_name(name: str, number: int) -> str:
-    """Return what worker ``number`` is called at an MQTT broker, where each needs a session of its own."""
-    return f"{name}-{number}" if number else name
-
-
 async def _keep(protocol: str, number: int, settings: Settings) -> None:
     """Run one worker, and start it anew when it ends."""
     health_port = settings.health_port + number if settings.health_port else 0
@@ -47,8 +43,8 @@ async def _keep(protocol: str, number: int, settings: Settings) -> None:
             "reuse_port": True,
             "health_port": health_port,
             "mqtt_shared": True,
-            "mqtt_client_id": mqtt_name(settings.mqtt_client_id, number),
-            "mqtt_username": settings.mqtt_username and mqtt_name(settings.mqtt_username, number),
+            "mqtt_client_id": of_worker(client_id(settings), number),
+            "mqtt_username": settings.mqtt_username and of_worker(settings.mqtt_username, number),
         }
     )
     while True:

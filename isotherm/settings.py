@@ -32,7 +32,9 @@ class Settings(BaseSettings):
     mqtt_version: Literal["auto", "5", "3.1.1"] = Field(
         "auto", description="MQTT version that the broker speaks: 5, 3.1.1; auto tries one after the other."
     )
-    mqtt_client_id: str = Field("isotherm-connector", description="Name of the MQTT session; one for each connector.")
+    mqtt_client_id: str | None = Field(
+        None, description="Name of the MQTT session, one for each connector; by default with a hash of the password in it."
+    )
     mqtt_shared: bool = Field(False, description="Share the messages with other MQTT connectors (MQTT 5).")
     mqtt_username: str | None = Field(None, description="User name for the MQTT broker.")
     mqtt_password: str | None = Field(None, description="Its password.", repr=False)

@@ -6,6 +6,7 @@ begins it anew. It may have MAX_PACK_BYTES, and all of all endpoints MAX_HELD_BY
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -21,6 +22,12 @@ MAX_HELD_BYTES = 64 * 1024 * 1024
 
 MAX_UNFINISHED = 10_000
 """Payloads that are not complete: each takes some memory, however little it has."""
+
+MAX_UNFINISHED_OF_SENDER = 64
+"""The same of one endpoint."""
+
+STALLED_SECONDS = 10.0
+"""When there is no room, payloads of which no block has come for so long give way."""
 
 NOT_FOR_DATAGRAMS = 7
 """The exponent that means blocks of any length over TCP (BERT, RFC 8323 §6), and is an error in a datagram."""
@@ -42,6 +49,9 @@ class Refusal:
     reason: str | None
 
 
+_Key = tuple[Hashable, ...]  # the sender first
+
+
 @dataclass(slots=True)
 class _Unfinished:
     parts: list[bytes]
@@ -54,7 +64,9 @@ class Blocks:
     """The payloads that are not complete."""
 
     def __init__(self) -> None:
-        self._unfinished: dict[Hashable, _Unfinished] = {}
+        self._unfinished: dict[_Key, _Unfinished] = {}
+        self._of_sender: Counter[Hashable] = Counter()
+        self._given_up: list[tuple[str, bytes]] = []
         self._held = 0
 
     def __len__(self) -> int:
@@ -88,33 +100,55 @@ class Blocks:
             text = f"block {block.number} of a payload of which nothing is here; begin with block 0"
             return Refusal(numbers.REQUEST_ENTITY_INCOMPLETE, text, payload, "malformed")
         begun.parts.append(payload)
-        if (refusal := self._check(block, begun, payload, target.size1)) is not None:
+        if (refusal := self._check(block, begun, payload, target.size1, self._of_sender[sender], now)) is not None:
             return refusal
         begun.size += len(payload)
         if not block.more:
             return b"".join(begun.parts)
         begun.heard_at = now
+        self._of_sender[sender] += 1
         self._unfinished[key] = begun  # at the end: the first is the one that was heard of least recently
         self._held += begun.size
         return None
 
     def expire(self, now: float) -> list[tuple[str, bytes]]:
         """Give up payloads that do not go on; returns who sent each, and what there is of it."""
-        given_up = []
-        while self._unfinished and now - next(iter(self._unfinished.values())).heard_at > BLOCK_SECONDS:
-            late = self._pop(next(iter(self._unfinished)))
-            assert late is not None
-            given_up.append((late.peer, b"".join(late.parts)))
+        while self._give_up_oldest(now, BLOCK_SECONDS):
+            continue
+        given_up, self._given_up = self._given_up, []
         return given_up
 
-    def _pop(self, key: Hashable) -> _Unfinished | None:
+    def _give_up_oldest(self, now: float, seconds: float) -> bool:
+        """Give up the payload that was heard of least recently, if that is so long ago."""
+        if not self._unfinished or now - next(iter(self._unfinished.values())).heard_at <= seconds:
+            return False
+        late = self._pop(next(iter(self._unfinished)))
+        assert late is not None
+        self._given_up.append((late.peer, b"".join(late.parts)))
+        return True
+
+    def _pop(self, key: _Key) -> _Unfinished | None:
         begun = self._unfinished.pop(key, None)
         if begun is not None:
             self._held -= begun.size
+            self._of_sender[key[0]] -= 1
+            if not self._of_sender[key[0]]:
+                del self._of_sender[key[0]]
         return begun
 
-    def _check(self, block: Block, begun: _Unfinished, payload: bytes, announced: int | None) -> Refusal | None:
-        """Say what is wrong with a block that has been put behind the others, if anything is."""
+    def _check(
+        self, block: Block, begun: _Unfinished, payload: bytes, announced: int | None, others: int, now: float
+    ) -> Refusal | None:
+        """Say what is wrong with a block that has been put behind the others, if anything is.
+
+        Args:
+            block: What its option says.
+            begun: The others.
+            payload: The block.
+            announced: How large the whole is to be, if that was said.
+            others: Unfinished payloads of the same sender.
+            now: s.
+        """
 
         def refusal(code: int, text: str, reason: str | None) -> Refusal:
             return Refusal(code, text, b"".join(begun.parts), reason)
@@ -125,7 +159,12 @@ class Blocks:
         if size > MAX_PACK_BYTES:
             text = f"a payload of {size} bytes or more, expected at most {MAX_PACK_BYTES}"
             return refusal(numbers.REQUEST_ENTITY_TOO_LARGE, text, "too_large")
-        if self._held + begun.size + len(payload) > MAX_HELD_BYTES or len(self._unfinished) >= MAX_UNFINISHED:
+        if others >= MAX_UNFINISHED_OF_SENDER:
+            text = f"{others} payloads of this endpoint are on their way in blocks; end one first"
+            return refusal(numbers.TOO_MANY_REQUESTS, text, None)
+        while self._held + begun.size + len(payload) > MAX_HELD_BYTES or len(self._unfinished) >= MAX_UNFINISHED:
+            if self._give_up_oldest(now, STALLED_SECONDS):
+                continue
             text = "too many payloads are on their way in blocks; send it again later"
             return refusal(numbers.SERVICE_UNAVAILABLE, text, None)
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import ssl
 import struct
@@ -22,6 +21,7 @@ from gmqtt.mqtt.constants import MQTTCommands, MQTTv50, MQTTv311
 from gmqtt.mqtt.handler import MQTTConnectError
 from gmqtt.mqtt.utils import unpack_variable_byte_integer
 
+from connectors.mqtt.names import client_id
 from isotherm.errors import SettingsError
 from isotherm.process import done_before
 from isotherm.settings import Settings
@@ -114,7 +114,7 @@ class Connection:
         self._is_paused = False
         options = {"receive_maximum": RECEIVE_MAXIMUM, "session_expiry_interval": SESSION_SECONDS}
         options["maximum_packet_size"] = MAX_PACKET_BYTES
-        self._client = gmqtt.Client(_client_id(settings), clean_session=False, logger=_quiet, **(options if is_5 else {}))
+        self._client = gmqtt.Client(client_id(settings), clean_session=False, logger=_quiet, **(options if is_5 else {}))
         self._client.set_config({"reconnect_retries": _NO_RECONNECTS})
         if settings.mqtt_username is not None:
             self._client.set_auth_credentials(settings.mqtt_username, settings.mqtt_password)
@@ -260,16 +260,6 @@ class Connection:
             if properties is None or size > len(rest):
                 raise ValueError("its properties cannot be read")
         return Publish(topic.decode(), payload, packet_id, bool(command & 8), bool(command & 1), properties)
-
-
-def _client_id(settings: Settings) -> str:
-    """Return the client id: one that nobody can guess, where there is a password.
-
-    Who connects with another client's id ends that client's connection, and may end its session (MQTT-3.1.4-3).
-    """
-    if not settings.mqtt_password:
-        return settings.mqtt_client_id
-    return f"{settings.mqtt_client_id}-{hashlib.sha256(settings.mqtt_password.encode()).hexdigest()[:16]}"
 
 
 def client_context(settings: Settings) -> ssl.SSLContext | None:

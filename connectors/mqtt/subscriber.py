@@ -18,6 +18,8 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from prometheus_client import Counter
+
 from connectors import metrics
 from connectors.formats.catalogue import THINGSBOARD_GATEWAY
 from connectors.formats.decoded import Decoded
@@ -29,6 +31,7 @@ from connectors.receipt import Receipt
 from connectors.site import Site
 from isotherm.clock import now_us
 from isotherm.errors import InvalidReading, Unauthorized, Unavailable
+from isotherm.limits import MAX_PACK_BYTES
 from isotherm.logs import Throttle
 from isotherm.process import end
 from isotherm.rejects import Rejected
@@ -57,6 +60,8 @@ _BAD_PAYLOAD, _NOT_AUTHORIZED = 0x99, 0x87
 _CODES = {"auth": _NOT_AUTHORIZED, "identity": _NOT_AUTHORIZED}
 
 _connections = metrics.connections.labels("mqtt")
+
+_sessions_lost = Counter("isotherm_mqtt_sessions_lost", "Times that the broker had lost the connector's session")
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +163,9 @@ class Subscriber:
     def _begin(self, connection: Connection) -> None:
         if not connection.has_session:
             self._known.clear()  # the broker numbers anew
+            if self._ready.is_set():
+                log.error("the MQTT broker has lost our session, and with it what it had acknowledged and not sent us")
+                _sessions_lost.inc()
         self._connection = connection
 
     def _receive(self, connection: Connection, publish: Publish) -> None:
@@ -227,7 +235,7 @@ class Subscriber:
     def _plain(self, publish: Publish) -> list[PlainRecord] | None:
         """Return the records of a message that can be taken in together with others."""
         route = self._routes[publish.topic]
-        if route.device is None or route.error or route.is_passed_over or publish.properties:
+        if not publish.payload or route.device is None or route.error or route.is_passed_over or publish.properties:
             return None
         if route.metric:
             is_plain = _NUMBER.fullmatch(publish.payload) is not None and not route.device.startswith("urn:")
@@ -251,7 +259,7 @@ class Subscriber:
 
     async def _take_alone(self, message: _Message) -> None:
         publish, route = message.publish, self._routes[message.publish.topic]
-        if route.is_passed_over:
+        if route.is_passed_over or not publish.payload:  # an empty payload clears a retained message (§3.3.1.3)
             self._owe(Receipt(), [message])
             return
         try:
@@ -273,12 +281,14 @@ class Subscriber:
         """Take in one message.
 
         Raises:
-            InvalidReading: its topic means nothing.
+            InvalidReading: its topic means nothing, or it is too large.
             Unauthorized: it does not say who sent it.
             Unavailable: it shows a token, and the registry is away.
         """
         if route.error:
             raise InvalidReading("name", route.error)
+        if (size := len(publish.payload)) > MAX_PACK_BYTES:
+            raise InvalidReading("too_large", f"a payload of {size} bytes, expected at most {MAX_PACK_BYTES}")
         identity = await self._identity(route, publish)
         form = route.form or await self._form(route, publish)
         pieces = self._site.catalogue.decoder(form)(publish.payload, now_us())

@@ -31,7 +31,8 @@ MAX_KNOWN = 100_000
 
 _CBOR_ARRAYS = frozenset({*range(0x80, 0x9C), 0x9F})
 _FORMS = {"telemetry": THINGSBOARD, "gateway": THINGSBOARD_GATEWAY}
-_OWN = {"v1/devices/me/telemetry": THINGSBOARD, "v1/gateway/telemetry": THINGSBOARD_GATEWAY}
+OWN = {"v1/devices/me/telemetry": THINGSBOARD, "v1/gateway/telemetry": THINGSBOARD_GATEWAY}
+"""ThingsBoard's own topics, on which the message must say who sent it."""
 
 
 class Route(NamedTuple):
@@ -83,8 +84,8 @@ class Routes(dict[str, Route]):
         if (found := self._by_topic(topic)) is not None:
             device, form = found
             return Route(device, form) if is_device_name(device) else Route(error=f"{device[:80]!r} is no device name")
-        if topic in _OWN:
-            return Route(form=_OWN[topic])
+        if topic in OWN:
+            return Route(form=OWN[topic])
         levels = topic.split("/")
         if len(levels) != 3 or levels[0] != "devices":
             return Route(error=f"topic {topic[:200]!r}, expected devices/ID/readings, or a metric in place of readings")

@@ -13,11 +13,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from connectors.mqtt.topics import FILTERS
+from connectors.decoders import DEVICE
+from connectors.mqtt.topics import FILTERS, OWN
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.logs import Throttle
 from isotherm.registry import Device, Registry, mosquitto_hash
@@ -41,23 +43,29 @@ def password_file(devices: Iterable[Device], connectors: dict[str, str]) -> str:
     return "".join(f"{name}:{hashed}\n" for name, hashed in (users | connectors).items())
 
 
-def access_file(devices: Iterable[Device], connectors: Iterable[str], topics: Sequence[str] = ()) -> str:
+def access_file(devices: Iterable[Device], connectors: Iterable[str], places: Sequence[str] = ()) -> str:
     """Return mosquitto's acl_file.
 
     Args:
         devices: Gateways among them may publish for their children.
         connectors: User names of the connectors.
-        topics: What decoders of one's own subscribe to besides.
+        places: Topics of decoders of one's own, ``{device}`` in the place of the device's name.
     """
-    lines = ["# Every device may publish below its own name, and read its commands.", "pattern write devices/%u/+"]
+    written = ["devices/{device}/+", *places]
+    lines = ["# Every device may publish below its own name, and read its commands."]
+    lines += [f"pattern write {place.replace(DEVICE, '%u')}" for place in written]
+    lines += ["# Here a token in the message says who it is.", *(f"pattern write {topic}" for topic in OWN)]
     lines += ["pattern read devices/%u/commands", "pattern read devices/%u/attributes"]
     for name in connectors:
-        lines += ["", f"user {name}", *(f"topic read {topic}" for topic in (*FILTERS, *topics))]
+        filters = (*FILTERS, *(place.replace(DEVICE, "+") for place in places))
+        lines += ["", f"user {name}", *(f"topic read {topic}" for topic in filters)]
         lines += ["topic write devices/+/commands", "topic write devices/+/attributes"]
     for device in devices:
         if device.children:
-            lines += ["", f"user {device.name}", *(f"topic write devices/{child}/+" for child in sorted(device.children))]
-            lines += [f"topic read devices/{child}/commands" for child in sorted(device.children)]
+            lines += ["", f"user {device.name}"]
+        for child in sorted(device.children):
+            lines += [f"topic write {place.replace(DEVICE, child)}" for place in written]
+            lines += [f"topic read devices/{child}/commands"]
     return "\n".join(lines) + "\n"
 
 
@@ -77,19 +85,19 @@ def configuration(directory: Path) -> str:
 class Files:
     """The files in a directory, kept up to date with the registry."""
 
-    def __init__(self, registry: Registry, directory: Path, connectors: dict[str, str], topics: Sequence[str] = ()) -> None:
+    def __init__(self, registry: Registry, directory: Path, connectors: dict[str, str], places: Sequence[str] = ()) -> None:
         """Prepare.
 
         Args:
             registry: Has the devices.
-            directory: Gets the files; only this user may read it.
+            directory: Gets the files; this user may read them, and mosquitto if this is root.
             connectors: User name → password.
-            topics: What decoders of one's own subscribe to besides.
+            places: Topics of decoders of one's own.
         """
         self._registry = registry
         self._directory = directory.resolve()
         self._hashes = {name: mosquitto_hash(password) for name, password in connectors.items()}
-        self._topics = topics
+        self._places = places
         self._throttle = Throttle()
         self._version: int | None = None
 
@@ -105,9 +113,10 @@ class Files:
             return False
         devices = await self._registry.all()
         try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            _share(self._directory)
             _replace(self._directory / PASSWORDS, password_file(devices, self._hashes))
-            _replace(self._directory / ACCESS, access_file(devices, self._hashes, self._topics))
+            _replace(self._directory / ACCESS, access_file(devices, self._hashes, self._places))
             _replace(self._directory / CONFIGURATION, configuration(self._directory))
         except OSError as error:
             raise SettingsError(f"cannot write to {self._directory}: {error.strerror}") from error
@@ -133,11 +142,19 @@ class Files:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new one; mosquitto, as another user, may be in its group."""
+    """Write a file so that a reader sees the old or the new one."""
     new = path.with_suffix(".new")
     new.touch(mode=0o640)
+    _share(new)
     new.write_text(text)
     new.replace(path)
+
+
+def _share(path: Path) -> None:
+    """Let mosquitto's group read what root writes: mosquitto that root starts becomes the user mosquitto."""
+    if os.geteuid() == 0:
+        with contextlib.suppress(LookupError):  # there is no such group
+            shutil.chown(path, group="mosquitto")
 
 
 def _tell(broker: Path) -> None:

@@ -36,20 +36,20 @@ def users(
     A device logs in with its name and its newest token, and may publish below devices/NAME/; the connectors with
     ISOTHERM_MQTT_USERNAME and ISOTHERM_MQTT_PASSWORD. In mosquitto.conf: include_dir DIRECTORY.
     """
+    from connectors.mqtt.names import of_worker
     from connectors.mqtt.users import Files
     from connectors.process import decoders_of
-    from connectors.workers import mqtt_name
 
     settings = Settings.load(data_dir=data_dir)
     logs.configure(settings, "mqtt-users")
     if not settings.mqtt_username or not settings.mqtt_password:
         raise SettingsError("set ISOTHERM_MQTT_USERNAME and ISOTHERM_MQTT_PASSWORD: the connectors log in with them")
-    passwords = {mqtt_name(settings.mqtt_username, number): settings.mqtt_password for number in range(connectors)}
+    passwords = {of_worker(settings.mqtt_username, number): settings.mqtt_password for number in range(connectors)}
 
     async def run() -> None:
         stop = stop_signal()
         async with client.connected(settings) as redis:
-            files = Files(Registry(redis), directory, passwords, decoders_of(settings).topics)
+            files = Files(Registry(redis), directory, passwords, decoders_of(settings).places)
             if follow:
                 await done_before(stop, files.follow(broker))
             else:

@@ -45,9 +45,23 @@ def print_table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     for column in table.columns:
         column.no_wrap = True
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(shown, row))
     # What devices send is no markup of ours.
     Console(width=None if sys.stdout.isatty() else _UNCUT, markup=False, emoji=False).print(table)
+
+
+def shown(text: str) -> str:
+    """Return text of a stranger's as a terminal may show it: what would control the terminal is written out.
+
+    >>> shown("\x1b[2Jé\n")
+    '\\x1b[2Jé\\n'
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def as_shown(text: str) -> str:
+    """Return lines of a stranger's: as they are, unless a terminal shows them."""
+    return "\n".join(map(shown, text.split("\n"))) if sys.stdout.isatty() else text
 
 
 def iso(time: int) -> str:

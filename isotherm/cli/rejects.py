@@ -12,7 +12,7 @@ import typer
 
 from isotherm import kafka
 from isotherm.cli.options import AsJson, DataDir, duration_us
-from isotherm.cli.output import iso, print_json, print_table, run
+from isotherm.cli.output import as_shown, iso, print_json, print_table, run
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError
 from isotherm.rejects import RejectRecord
@@ -125,10 +125,10 @@ def show(
         return
     for name, value in kept.fields().items():
         if name not in ("raw", "raw_base64"):
-            print(f"{name:12} {value}")
+            print(f"{name:12} {as_shown(str(value))}")
     record = kept.record
     print("raw" if record.is_whole else f"raw          the first {len(record.original):,} of {record.size:,} bytes")
-    print(record.raw if record.raw is not None else _dump(record.original))
+    print(as_shown(record.raw) if record.raw is not None else _dump(record.original))
 
 
 @app.command()

@@ -45,7 +45,9 @@ def up(
 
 def connect(
     protocol: Annotated[str, typer.Argument(help="tcp, http, mqtt, coap, or a Python file with a connector of your own")],
-    workers: Annotated[int, typer.Option(help="Processes that share the port (tcp, http and coap).", min=1, max=64)] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes that share the port (tcp, http, coap) or the messages (mqtt).", min=1, max=64)
+    ] = 1,
 ) -> None:
     """Run one connector."""
     from connectors import process

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from isotherm.cli.options import AsJson, DataDir, duration_us
-from isotherm.cli.output import iso, print_json, print_table, run
+from isotherm.cli.output import as_shown, iso, print_json, print_table, run
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError
 from isotherm.settings import Settings
@@ -81,7 +81,7 @@ def tail(
         async with kafka.Reader(settings) as reader:
             async for record in reader.follow(chosen, last=last, stop=not follow):
                 for line in _lines(record, as_json):
-                    print(line, flush=True)
+                    print(as_shown(line), flush=True)
 
     try:
         run(settings, print_all())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from isotherm import kafka, ledger, stackfile
 from isotherm.errors import IsothermError, Unavailable
@@ -112,11 +114,24 @@ def _local(settings: Settings, ports: Ports) -> Settings:
     if "mqtt" not in given:
         with_auth = settings.model_copy(update=embedded)
         embedded |= {"mqtt": f"{host}:{ports.mqtt}", "mqtt_version": "5" if find_mosquitto(with_auth) else "3.1.1"}
+        # Kept, so that the connector finds its session again; nobody can guess the id and take it over.
+        secret = _kept_secret(settings.data_dir / "mosquitto" / "secret")
+        if "mqtt_client_id" not in given:
+            embedded["mqtt_client_id"] = f"isotherm-connector-{hashlib.sha256(secret.encode()).hexdigest()[:16]}"
         if with_auth.auth == "token":
-            embedded |= {"mqtt_username": "isotherm-connector", "mqtt_password": secrets.token_urlsafe()}
+            embedded |= {"mqtt_username": "isotherm-connector", "mqtt_password": secret}
     if "group_session_seconds" not in given:
         embedded["group_session_seconds"] = QUICK_SESSION_SECONDS
     return settings.model_copy(update=embedded)
+
+
+def _kept_secret(path: Path) -> str:
+    """Return the secret in a file that only this user may read; it is made when it is not there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe())
+    return path.read_text()
 
 
 def _environment(settings: Settings, part: Part, ports: Ports) -> dict[str, str]:

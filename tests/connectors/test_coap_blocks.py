@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from connectors.coap import blocks, numbers
-from connectors.coap.blocks import BLOCK_SECONDS, Blocks, Refusal
+from connectors.coap.blocks import BLOCK_SECONDS, STALLED_SECONDS, Blocks, Refusal
 from connectors.coap.options import Block, Target
 
 
@@ -113,6 +113,28 @@ def test_how_many_payloads_are_held_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     table = Blocks()
     assert [add(table, 0, more=True, sender=sender) for sender in "ab"] == [None, None]
     assert refused(add(table, 0, more=True, sender="c")).code == numbers.SERVICE_UNAVAILABLE
+
+
+def test_one_that_stalls_gives_way_when_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "MAX_UNFINISHED", 2)
+    table = Blocks()
+    assert [add(table, 0, more=True, sender=sender) for sender in "ab"] == [None, None]
+    assert add(table, 1, more=True, sender="b", now=STALLED_SECONDS) is None
+    assert add(table, 0, more=True, sender="c", now=STALLED_SECONDS + 1) is None
+    assert table.expire(STALLED_SECONDS + 1) == [("a:1", b"x" * 16)]
+    assert add(table, 2, more=False, payload=b"", sender="b", now=STALLED_SECONDS + 1) == b"x" * 32
+
+
+def test_how_many_payloads_one_endpoint_has_on_their_way_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "MAX_UNFINISHED_OF_SENDER", 2)
+    table = Blocks()
+    for tag in (b"1", b"2"):
+        assert add(table, 0, more=True, tag=tag) is None
+    assert refused(add(table, 0, more=True, tag=b"3")).code == numbers.TOO_MANY_REQUESTS
+    assert add(table, 0, more=True, sender="b") is None
+    assert add(table, 1, more=True, tag=b"1") is None
+    assert add(table, 2, more=False, tag=b"1") == b"x" * 48
+    assert add(table, 0, more=True, tag=b"3") is None
 
 
 def test_a_payload_that_does_not_go_on_is_given_up() -> None:

@@ -18,7 +18,10 @@ from connectors import intake, mqtt
 from connectors.decoders import Decoders, Hook
 from connectors.formats.decoded import Decoded
 from connectors.mqtt import connection, subscriber
+from connectors.mqtt.names import client_id
+from isotherm.limits import MAX_PACK_BYTES
 from isotherm.registry import Device
+from isotherm.settings import Settings
 from isotherm.topics import Topic, partition_of
 from tests.support.intake import Bench, SwitchableProducer, eventually
 from tests.support.mqtt_broker import Peer, Script, ScriptedBroker, scripted
@@ -310,6 +313,46 @@ async def test_a_stop_acknowledges_what_was_received() -> None:
             asyncio.get_running_loop().call_later(0.2, bench.producer.on.set)
         await peer.closed.wait()
     assert [one for one, _ in peer.acknowledged] == list(range(1, 101))
+
+
+async def test_a_session_that_the_broker_lost_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    async with scripted() as broker, listening(broker):
+        peer = await broker.peer()
+        assert "lost our session" not in caplog.text  # at the start there is none
+        broker.script.session = True
+        peer.writer.close()
+        peer = await broker.peer(1)
+        assert "lost our session" not in caplog.text
+        broker.script.session = False
+        peer.writer.close()
+        await broker.peer(2)
+    assert "lost our session" in caplog.text
+
+
+def test_a_client_id_cannot_be_guessed_where_there_is_a_password_and_stays_where_it_is_set() -> None:
+    plain, secret = Settings(), Settings(mqtt_password="secret")
+    assert client_id(plain) == "isotherm-connector"
+    assert client_id(secret).startswith("isotherm-connector-")
+    assert client_id(secret) != client_id(Settings(mqtt_password="another"))
+    assert client_id(Settings(mqtt_client_id="mine", mqtt_password="secret")) == "mine"
+
+
+async def test_an_empty_payload_clears_a_retained_message_and_is_passed_over() -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        peer = await broker.peer()
+        for packet_id, topic in enumerate((ROOM, "devices/room-1/t", "devices/room-1/telemetry"), 1):
+            peer.publish(topic, b"", packet_id)
+        await peer.until(lambda: len(peer.acknowledged) == 3)
+        assert {code for _, code in peer.acknowledged} == {0}
+    assert bench.producer.rejects == []
+
+
+async def test_a_payload_that_is_too_large_is_said_to_be() -> None:
+    async with scripted() as broker, listening(broker) as bench:
+        peer = await broker.peer()
+        peer.publish(ROOM, b"x" * (MAX_PACK_BYTES + 1))
+        await peer.until(lambda: peer.acknowledged == [(1, 0x99)])
+    assert [one.reason for one in bench.producer.rejects] == ["too_large"]
 
 
 async def test_a_session_taken_over_is_said(caplog: pytest.LogCaptureFixture) -> None:

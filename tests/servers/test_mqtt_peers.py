@@ -16,6 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from connectors import mqtt
+from connectors.decoders import Decoders, Hook
 from connectors.mqtt import subscriber
 from connectors.mqtt.users import Files
 from isotherm.registry import Device, mosquitto_hash
@@ -55,8 +56,8 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path, tool: Callable[..., s
 
 
 @asynccontextmanager
-async def listening(address: str, **settings: Any) -> AsyncIterator[Bench]:
-    bench = Bench(mqtt=address, **settings)
+async def listening(address: str, decoders: Decoders | None = None, **settings: Any) -> AsyncIterator[Bench]:
+    bench = Bench(mqtt=address, decoders=decoders, **settings)
     async with asyncio.timeout(60), bench.intake.running(), mqtt.listening(bench.site):
         yield bench
 
@@ -208,7 +209,7 @@ async def guarded(tmp_path: Path, tool: Callable[..., str]) -> AsyncIterator[tup
     registered = Registered(
         device("room-1"), device("room-2"), device("gw", is_gateway=True, children=frozenset({"room-2"}))
     )
-    files = Files(registered, tmp_path / "users", {"connector": "secret"})  # type: ignore[arg-type]
+    files = Files(registered, tmp_path / "users", {"connector": "secret"}, ["doors/{device}/up"])  # type: ignore[arg-type]
     await files.write()
     with Mosquitto(tmp_path / "broker", tool("mosquitto"), f"include_dir {tmp_path / 'users'}") as server:
         yield server, files, registered
@@ -224,6 +225,9 @@ async def guarded(tmp_path: Path, tool: Callable[..., str]) -> AsyncIterator[tup
         ("gw", "s-gw", "devices/gw/t", True),
         ("gw", "s-gw", "devices/room-2/t", True),
         ("gw", "s-gw", "devices/room-1/t", False),
+        ("room-1", "s-room-1", "doors/room-1/up", True),
+        ("room-1", "s-room-1", "doors/room-2/up", False),
+        ("gw", "s-gw", "doors/room-2/up", True),
         (None, None, "devices/room-1/t", False),
     ],
 )
@@ -237,15 +241,33 @@ async def test_a_device_may_publish_below_its_own_name_alone(
 ) -> None:
     server, _, _ = guarded
     publish = [*mosquitto_pub(tool("mosquitto_pub"), server)]
-    async with listening(server.address, mqtt_username="connector", mqtt_password="secret") as bench:
+    door = Decoders([Hook("door", lambda payload: [{"n": "open", "v": int(payload)}], "doors/{device}/up")])
+    async with listening(server.address, door, mqtt_username="connector", mqtt_password="secret") as bench:
         shown = ["-u", user, "-P", password] if user and password else []
         done = await asyncio.to_thread(
             subprocess.run, [*publish, *shown, "-t", topic, "-m", "1"], capture_output=True, text=True, timeout=30
         )
         await run(*publish, "-u", "room-1", "-P", "s-room-1", "-t", "devices/room-1/marker", "-m", "1")
         await eventually(lambda: bool(bench.producer.values_of("room-1/marker")))
-        assert bool(bench.producer.values_of(topic.removeprefix("devices/"))) is allowed
+        _, name, metric = topic.replace("/up", "/open").split("/")
+        assert bool(bench.producer.values_of(f"{name}/{metric}")) is allowed
         assert (done.returncode == 0 and not done.stderr) is allowed
+
+
+async def test_on_thingsboards_topics_a_devices_token_is_taken_and_anothers_is_not(
+    guarded: tuple[Mosquitto, Files, Registered], tool: Callable[..., str]
+) -> None:
+    server, _, _ = guarded
+    async with listening(server.address, auth="token", mqtt_username="connector", mqtt_password="secret") as bench:
+        bench.registry.add("room-1")
+        for token, value in (("wrong", 1), ("s-room-1", 2)):
+            await run(
+                *mosquitto_pub(tool("mosquitto_pub"), server),
+                *("-u", "room-1", "-P", "s-room-1", "-D", "publish", "user-property", "token", token),
+                *("-t", "v1/devices/me/telemetry", "-m", f'{{"t":{value}}}'),
+            )
+        await bench.delivered(1)
+    assert bench.producer.values_of("room-1/t") == [2]
 
 
 async def test_a_change_of_the_registry_reaches_the_broker(
