@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager, suppress
 from prometheus_client import Counter
 
 from connectors import metrics
-from connectors.formats.catalogue import THINGSBOARD_GATEWAY
+from connectors.formats.catalogue import HOOK, THINGSBOARD_GATEWAY
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity, only
 from connectors.mqtt.connection import RECEIVE_MAXIMUM, Connection, Publish, Refused
@@ -259,7 +259,8 @@ class Subscriber:
 
     async def _take_alone(self, message: _Message) -> None:
         publish, route = message.publish, self._routes[message.publish.topic]
-        if route.is_passed_over or not publish.payload:  # an empty payload clears a retained message (§3.3.1.3)
+        if route.is_passed_over or (not publish.payload and not (route.form or "").startswith(HOOK)):
+            # An empty payload clears a retained message (§3.3.1.3).
             self._owe(Receipt(), [message])
             return
         try:
@@ -270,7 +271,8 @@ class Subscriber:
             receipt = await self._refuse(route, publish, "auth", str(error))
         except Unavailable as error:
             receipt = await self._refuse(route, publish, "unavailable", str(error))
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            # A decoder's fault, for Ctrl-C comes as a signal. The broker would send the message again for ever.
             log.error("failed at a message on %s", publish.topic, exc_info=error)
             receipt = await self._refuse(route, publish, "malformed", f"the connector failed at it: {error!r}")
         if receipt.refusals:

@@ -167,8 +167,8 @@ async def test_tls_and_a_client_certificate(tmp_path: Path, tool: Callable[..., 
     authority = Authority(tmp_path, tool("openssl"))
     own, ours = authority.sign("broker", "IP:127.0.0.1"), authority.sign("connector", "DNS:connector")
     lines = (f"cafile {authority.certificate}", f"certfile {own.certificate}", f"keyfile {own.key}")
-    certified = {"mqtt_certificate": ours.certificate, "mqtt_key": ours.key}
-    trusting = {"mqtt_tls": True, "mqtt_ca": authority.certificate}
+    certified: dict[str, Any] = {"mqtt_certificate": ours.certificate, "mqtt_key": ours.key}
+    trusting: dict[str, Any] = {"mqtt_tls": True, "mqtt_ca": authority.certificate}
     with Mosquitto(
         tmp_path / "broker", tool("mosquitto"), *lines, "require_certificate true", "allow_anonymous true"
     ) as server:
