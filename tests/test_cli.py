@@ -1,5 +1,6 @@
 """The command line by itself: helpful without a stack, exact about what is wrong."""
 
+import doctest
 import json
 import subprocess
 from pathlib import Path
@@ -120,3 +121,9 @@ def test_a_simulation_that_nobody_acknowledges_fails_and_says_why(tmp_path: Path
     assert failed.returncode == 1
     assert "sent 2, acknowledged 0" in failed.stdout
     assert "Connect call failed" in failed.stdout
+
+
+def test_what_would_control_a_terminal_is_written_out() -> None:
+    assert doctest.testmod(output).failed == 0
+    assert output.shown("21.5 °C") == "21.5 °C"
+    assert output.as_shown("\x1b[2J") == "\x1b[2J"  # a file or a pipe gets what was sent

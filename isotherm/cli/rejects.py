@@ -165,10 +165,13 @@ def replay(
     print(
         f"{figures['rejects']} rejects: {figures['accepted']} readings accepted, {figures['rejected']} refused again"
         + (f", {figures['cut']} passed over because not all of their bytes were kept" if figures["cut"] else "")
+        + (f", {figures['before']} passed over because they were replayed before (--again)" if figures["before"] else "")
         + (" (nothing was done: --dry-run)" if dry_run else "")
     )
     for error in figures["errors"]:
         print(f"  {error}")
+    if figures["rejected"]:
+        print("What was refused again is a new reject each: see isotherm rejects list")
 
 
 async def _replay(
@@ -189,9 +192,10 @@ async def _replay(
     found = [kept for kept in await _collect(settings, chosen) if not ids or kept.id in ids]
     if missing := ids - {kept.id for kept in found}:
         raise IsothermError(f"there is no reject {min(missing)!r}; see: isotherm rejects list")
-    found = [kept for kept in found if again or not kept.replayed]
-    whole = [kept for kept in found if kept.record.is_whole]
-    figures: dict[str, Any] = {"rejects": len(whole), "cut": len(found) - len(whole), "accepted": 0, "rejected": 0}
+    left = [kept for kept in found if again or not kept.replayed]
+    whole = [kept for kept in left if kept.record.is_whole]
+    figures: dict[str, Any] = {"rejects": len(whole), "cut": len(left) - len(whole), "before": len(found) - len(left)}
+    figures |= {"accepted": 0, "rejected": 0}
     errors: dict[str, int] = {}
     if whole and not dry_run:
         async with replaying(settings) as replayer, client.connected(settings) as redis:

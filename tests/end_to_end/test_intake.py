@@ -103,6 +103,8 @@ async def test_what_is_refused_again_is_a_reject_again(stack: Stack) -> None:
     assert (figures["accepted"], figures["rejected"]) == (0, 1)
     assert "type" in figures["errors"][0]
     assert len(rejects(stack, "--reason", "type")) == before + 1
+    assert "1 passed over because they were replayed before (--again)" in stack.run("rejects", "replay", kept["id"]).stdout
+    assert "a new reject" in stack.run("rejects", "replay", kept["id"], "--again").stdout
 
 
 async def test_binary_rejects_are_shown_as_a_hex_dump(stack: Stack) -> None:
