@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from connectors.examples import elsys
+from isotherm.cli import output
 from tests.support.stack import ISOTHERM
 
 

@@ -51,10 +51,10 @@ def print_table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
 
 
 def shown(text: str) -> str:
-    """Return text of a stranger's as a terminal may show it: what would control the terminal is written out.
+    r"""Return text of a stranger's as a terminal may show it: what would control the terminal is written out.
 
-    >>> shown("\x1b[2Jé\n")
-    '\\x1b[2Jé\\n'
+    >>> print(shown("\x1b[2J 21.5 °C"))
+    \x1b[2J 21.5 °C
     """
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
