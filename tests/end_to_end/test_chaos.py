@@ -97,24 +97,29 @@ async def until_stored(stack: Stack, devices: list[Device]) -> None:
             assert time.monotonic() < deadline, f"{device.name} lost {sorted(lost)[:10]}"
 
 
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("stack"), "--no-simulator") as stack:
+        yield stack
+
+
 @pytest.mark.parametrize("protocol", sorted(LINKS))
-async def test_a_connector_killed_under_load_has_stored_what_it_acknowledged(tmp_path: Path, protocol: str) -> None:
-    with Stack(tmp_path / "stack", "--no-simulator") as stack:
-        part = part_of(protocol)
-        devices = [Device(stack, protocol, f"device-{number}") for number in range(4)]
-        stop = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            for device in devices:
-                tasks.create_task(device.send(stop))
-            for _ in range(max(2, int(SECONDS / 4))):
-                await asyncio.sleep(1.0)
-                os.kill(stack.pid_of(part), signal.SIGKILL)
-                await asyncio.to_thread(stack.wait_for, "part", part=part, state="backing off")
-                await asyncio.to_thread(stack.wait_for, "part", part=part, state="ready")
+async def test_a_connector_killed_under_load_has_stored_what_it_acknowledged(stack: Stack, protocol: str) -> None:
+    part = part_of(protocol)
+    devices = [Device(stack, protocol, f"{protocol}-{number}") for number in range(4)]
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for device in devices:
+            tasks.create_task(device.send(stop))
+        for _ in range(max(2, int(SECONDS / 4))):
             await asyncio.sleep(1.0)
-            stop.set()
-        await until_stored(stack, devices)
-        assert stack.json("ledger")["total"]["lost"] == 0
+            os.kill(stack.pid_of(part), signal.SIGKILL)
+            await asyncio.to_thread(stack.wait_for, "part", part=part, state="backing off")
+            await asyncio.to_thread(stack.wait_for, "part", part=part, state="ready")
+        await asyncio.sleep(1.0)
+        stop.set()
+    await until_stored(stack, devices)
+    assert stack.json("ledger")["total"]["lost"] == 0
 
 
 async def test_of_two_mqtt_connectors_that_share_the_load_one_is_killed(tmp_path: Path) -> None:
@@ -142,23 +147,22 @@ async def test_of_two_mqtt_connectors_that_share_the_load_one_is_killed(tmp_path
         assert 0 < float(took) < stack.json("ledger")["connectors"]["mqtt"]["accepted"], "they did not share the load"
 
 
-async def test_mosquitto_starts_anew_under_load(tmp_path: Path) -> None:
-    with Stack(tmp_path / "stack", "--no-simulator") as stack:
-        devices = [Device(stack, "mqtt", f"device-{number}") for number in range(4)]
-        stop = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            for device in devices:
-                tasks.create_task(device.send(stop))
-            for _ in range(max(2, int(SECONDS / 4))):
-                await asyncio.sleep(1.0)
-                # In order: killed, it forgets what it acknowledged since it last wrote its file.
-                os.kill(stack.pid_of("mqtt-broker"), signal.SIGTERM)
-                await asyncio.to_thread(stack.wait_for, "part", part="mqtt-broker", state="backing off")
-                await asyncio.to_thread(stack.wait_for, "part", part="mqtt-broker", state="ready")
+async def test_mosquitto_starts_anew_under_load(stack: Stack) -> None:
+    devices = [Device(stack, "mqtt", f"anew-{number}") for number in range(4)]
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for device in devices:
+            tasks.create_task(device.send(stop))
+        for _ in range(max(2, int(SECONDS / 4))):
             await asyncio.sleep(1.0)
-            stop.set()
-        await until_stored(stack, devices)
-        assert stack.json("ledger")["total"]["lost"] == 0
+            # In order: killed, it forgets what it acknowledged since it last wrote its file.
+            os.kill(stack.pid_of("mqtt-broker"), signal.SIGTERM)
+            await asyncio.to_thread(stack.wait_for, "part", part="mqtt-broker", state="backing off")
+            await asyncio.to_thread(stack.wait_for, "part", part="mqtt-broker", state="ready")
+        await asyncio.sleep(1.0)
+        stop.set()
+    await until_stored(stack, devices)
+    assert stack.json("ledger")["total"]["lost"] == 0
 
 
 @contextlib.contextmanager
