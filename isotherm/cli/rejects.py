@@ -165,7 +165,11 @@ def replay(
     print(
         f"{figures['rejects']} rejects: {figures['accepted']} readings accepted, {figures['rejected']} refused again"
         + (f", {figures['cut']} passed over because not all of their bytes were kept" if figures["cut"] else "")
-        + (f", {figures['before']} passed over because they were replayed before (--again)" if figures["before"] else "")
+        + (
+            f", {figures['replayed_before']} passed over because they were replayed before (--again)"
+            if figures["replayed_before"]
+            else ""
+        )
         + (" (nothing was done: --dry-run)" if dry_run else "")
     )
     for error in figures["errors"]:
@@ -194,7 +198,11 @@ async def _replay(
         raise IsothermError(f"there is no reject {min(missing)!r}; see: isotherm rejects list")
     left = [kept for kept in found if again or not kept.replayed]
     whole = [kept for kept in left if kept.record.is_whole]
-    figures: dict[str, Any] = {"rejects": len(whole), "cut": len(left) - len(whole), "before": len(found) - len(left)}
+    figures: dict[str, Any] = {
+        "rejects": len(whole),
+        "cut": len(left) - len(whole),
+        "replayed_before": len(found) - len(left),
+    }
     figures |= {"accepted": 0, "rejected": 0}
     errors: dict[str, int] = {}
     if whole and not dry_run:
