@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import time
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Generic, TypeVar
 
 from connectors import metrics
 from connectors.tls import server_context
@@ -19,6 +23,9 @@ HANDSHAKE_SECONDS = 10.0
 
 BACKLOG = 4096
 """Connections that the kernel keeps until they are accepted."""
+
+ANSWER_BUFFER_BYTES = 16 * 1024
+"""Of the kernel and of asyncio, for each connection: answers are short, and a peer that reads none is noticed soon."""
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +104,88 @@ class Census:
         self._open += change
         self._of_peer[host] += change
         self._gauge.set(self._open)
+
+
+class Connection(asyncio.Protocol, ABC):
+    """A connection that is a protocol object without tasks or timers, and is read only while it is not paused.
+
+    Attributes:
+        host: The peer's address.
+        peer: Its address and port.
+    """
+
+    __slots__ = ("_heard_at", "_is_paused", "_transport", "_unread_at", "host", "peer")
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._heard_at = 0.0
+        self._is_paused = False
+        self._unread_at: float | None = None  # since when the peer does not read its answers
+        self.host = self.peer = "?"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.host, _ = address_of(transport)
+        self.peer = peer_of(transport)
+        self._heard_at = time.monotonic()
+        limit_answers(transport)
+        transport.set_write_buffer_limits(high=ANSWER_BUFFER_BYTES)
+
+    def pause_writing(self) -> None:
+        self._unread_at = time.monotonic()
+        self._pause_or_resume()
+
+    def resume_writing(self) -> None:
+        self._unread_at = None
+        self._pause_or_resume()
+
+    @abstractmethod
+    def _must_pause(self) -> bool:
+        """Tell whether nothing more can be taken in now."""
+
+    def _pause_or_resume(self) -> None:
+        """Read only what can be taken in."""
+        pause = self._must_pause()
+        if pause is not self._is_paused and self._transport is not None:
+            self._is_paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._heard_at = time.monotonic()
+                self._transport.resume_reading()
+
+
+_C = TypeVar("_C", bound=Connection)
+
+
+class Connections(Generic[_C]):
+    """The open connections of this process; iterating goes over those of that moment."""
+
+    def __init__(self, settings: Settings, protocol: str) -> None:
+        self._census = Census(settings, protocol)
+        self._open: set[_C] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[_C]:
+        return iter(tuple(self._open))
+
+    def enter(self, connection: _C) -> str | None:
+        """Note an open connection; returns why it cannot be, if so."""
+        self._open.add(connection)
+        return self._census.enter(connection.host)
+
+    def leave(self, connection: _C) -> None:
+        """Note that a connection has ended."""
+        self._open.discard(connection)
+        self._census.leave(connection.host)
+
+
+def limit_answers(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel keep few answers that the peer does not read."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
 
 
 def address_of(transport: asyncio.BaseTransport | None) -> tuple[str, int]:

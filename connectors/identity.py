@@ -90,7 +90,7 @@ class Doorkeeper:
             return Identity(device)
         if certified is not None:
             known = await self._ask("device", certified, self._registry.get)
-            found = known.identity if known is not None else Identity(certified, frozenset())
+            found = known.identity if known is not None else only(certified)
         elif token:
             known = await self._ask("token", token, self._registry.by_token)
             if known is None:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge, Histogram
 
 from connectors.buffers import Buffer, Columns, Room, weight
+from connectors.formats.acceptable import check_time, check_value
 from connectors.formats.catalogue import SENML_JSON, is_joinable
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity
@@ -35,7 +36,6 @@ from isotherm.errors import InvalidReading, Unavailable
 from isotherm.kafka import MAX_VALUE_BYTES, Producer
 from isotherm.ledger import Account
 from isotherm.limits import (
-    DAY,
     MAX_AHEAD_US,
     MAX_DEVICE_METRICS,
     MAX_FUTURE_US,
@@ -439,8 +439,7 @@ def _refuse(decoded: Decoded, i: int, now: int, identity: Identity) -> Rejected:
     try:
         series = series_name(decoded.names[i], identity.device)
         device = series.partition("/")[0]
-        if not np.isfinite(decoded.value[i]):
-            raise InvalidReading("not_finite", f"value {decoded.value[i]}, expected a finite number")
+        check_value(float(decoded.value[i]))
         _check(series, int(decoded.time[i]), now, identity)
     except InvalidReading as error:
         return Rejected(error.reason, error.detail, raw, device, at=at)
@@ -462,7 +461,4 @@ def _check(series: str, moment: int, now: int, identity: Identity) -> None:
     device = series.partition("/")[0]
     if not identity.may_name(device):
         raise InvalidReading("identity", f"the reading names device {device!r}, the peer speaks for {identity.device!r}")
-    if not now - MAX_PAST_US <= moment <= now + MAX_FUTURE_US:
-        distance = f"{abs(moment - now) / SECOND:.0f} s in the {'future' if moment > now else 'past'}"
-        expected = f"at most {MAX_FUTURE_US // SECOND} s in the future or {MAX_PAST_US // DAY} d in the past"
-        raise InvalidReading("time", f"its time lies {distance}, expected {expected}")
+    check_time(moment, now)

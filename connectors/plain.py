@@ -7,12 +7,18 @@ devices it names is seen to here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
 import msgspec
 import numpy as np
 
 from connectors.formats.decoded import Decoded
 from connectors.formats.records import senml_us
 from connectors.identity import Identity
+from connectors.intake import Intake
+from connectors.receipt import Receipt
+from isotherm.clock import now_us
 from isotherm.errors import InvalidReading
 from isotherm.limits import MAX_PACK_READINGS, MAX_SEQ
 from isotherm.names import series_name
@@ -28,6 +34,8 @@ class PlainRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False, omit_def
     u: str = ""
     seq: int | None = None
 
+
+_Message = TypeVar("_Message")
 
 _record = msgspec.json.Decoder(PlainRecord)
 _records = msgspec.json.Decoder(list[PlainRecord])
@@ -85,3 +93,28 @@ def merged(records: list[PlainRecord], now: int) -> Decoded:
         {record.n: record.u for record in records if record.u},
         seq,
     )
+
+
+def take(
+    intake: Intake, messages: Sequence[tuple[_Message, list[PlainRecord]]]
+) -> Iterator[tuple[Receipt | None, list[_Message]]]:
+    """Take in messages as one piece, or halves of them until what is not good is alone, in their order.
+
+    Args:
+        intake: Takes them.
+        messages: Each with its records.
+
+    Yields:
+        The messages that went in together with their receipt; with None, those that have to go alone.
+    """
+    receipt = Receipt()
+    if not intake.room.is_full and intake.take_clean(
+        merged([one for _, records in messages for one in records], now_us()), receipt
+    ):
+        yield receipt, [message for message, _ in messages]
+    elif len(messages) == 1 or intake.room.is_full or intake.is_away:
+        yield None, [message for message, _ in messages]
+    else:
+        middle = len(messages) // 2
+        yield from take(intake, messages[:middle])
+        yield from take(intake, messages[middle:])

@@ -21,7 +21,6 @@ loop, and it may have only so much in flight: so one that floods, or sends garba
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -29,7 +28,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from connectors.answers import Answer, Answers, error
-from connectors.connections import Census, address_of, peer_of, served
+from connectors.connections import Connection, Connections, served
 from connectors.formats.catalogue import GRAPHITE, INFLUX, NDJSON, detect
 from connectors.formats.decoded import Decoded
 from connectors.formats.lines import MAX_CHUNK_BYTES, LineFramer
@@ -53,9 +52,6 @@ LINE_SECONDS = 30.0
 
 UNREAD_SECONDS = 30.0
 """A peer that asks for acknowledgements and does not read them for so long is disconnected."""
-
-ANSWER_BUFFER_BYTES = 16 * 1024
-"""Of the kernel and of asyncio, for each connection: answers are short, and a peer that reads none is noticed soon."""
 
 CLOSE_SECONDS = 5.0
 """How long a stop waits for Kafka and for peers to take their answers."""
@@ -90,8 +86,7 @@ class _Listener:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.form = _FORMS[site.settings.tcp_format]
-        self._open: set[_Connection] = set()
-        self._census = Census(site.settings, "tcp")
+        self.open: Connections[_Connection] = Connections(site.settings, "tcp")
         self._waiting = 0
         self._closing: asyncio.Event | None = None
 
@@ -108,16 +103,10 @@ class _Listener:
         """Return the protocol object of a new connection."""
         return _Connection(self)
 
-    def enter(self, connection: _Connection) -> str | None:
-        """Note an open connection; returns why it cannot be, if so."""
-        self._open.add(connection)
-        return self._census.enter(connection.host)
-
     def leave(self, connection: _Connection) -> None:
         """Note that a connection has ended."""
-        self._open.discard(connection)
-        self._census.leave(connection.host)
-        if self._closing is not None and not self._open:
+        self.open.leave(connection)
+        if self._closing is not None and not self.open:
             self._closing.set()
 
     async def sweep(self) -> None:
@@ -125,23 +114,23 @@ class _Listener:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             is_away, now = self.site.intake.is_away, _now()
-            for connection in tuple(self._open):
+            for connection in self.open:
                 connection.check(now, is_away)
 
     async def close(self) -> None:
         """End every connection when what it sent is answered; one that takes too long is cut off."""
         self._closing = asyncio.Event()
-        for connection in tuple(self._open):
+        for connection in self.open:
             connection.finish()
         try:
-            async with asyncio.timeout(CLOSE_SECONDS if self._open else 0):
+            async with asyncio.timeout(CLOSE_SECONDS if self.open else 0):
                 await self._closing.wait()
         except TimeoutError:
-            for connection in tuple(self._open):
+            for connection in self.open:
                 connection.abort()
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(Connection):
     """One peer."""
 
     __slots__ = (
@@ -151,28 +140,22 @@ class _Connection(asyncio.Protocol):
         "_began",
         "_form",
         "_framer",
-        "_heard_at",
         "_hello",
         "_identified_at",
         "_identity",
         "_inbox",
         "_is_ending",
-        "_is_paused",
         "_is_waiting",
         "_line_at",
         "_listener",
         "_piece",
         "_pieces",
         "_told_away",
-        "_transport",
-        "_unread_at",
-        "host",
-        "peer",
     )
 
     def __init__(self, listener: _Listener) -> None:
+        super().__init__()
         self._listener = listener
-        self._transport: asyncio.Transport | None = None
         self._framer = LineFramer()
         self._form = listener.form
         self._identity: Identity | None = None
@@ -184,27 +167,17 @@ class _Connection(asyncio.Protocol):
         self._pieces: Iterator[Decoded] = iter(())  # of the lines that are being taken in
         self._piece: Decoded | None = None  # decoded and not taken in
         self._is_waiting = False  # for its turn or for room
-        self._is_paused = False
         self._is_ending = False
         self._told_away = False
         self._hello: Hello | None = None
         self._identified_at = 0.0
-        self._heard_at = 0.0
         self._line_at: float | None = None  # when the unfinished line began
-        self._unread_at: float | None = None  # since when the peer does not read its answers
-        self.host = self.peer = "?"
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self.host, _ = address_of(transport)
-        self.peer = peer_of(transport)
-        self._heard_at = _now()
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
-        transport.set_write_buffer_limits(high=ANSWER_BUFFER_BYTES)
-        if (full := self._listener.enter(self)) is not None:
+        super().connection_made(transport)
+        if (full := self._listener.open.enter(self)) is not None:
             self._say(error("busy", full))
             transport.close()
             return
@@ -231,14 +204,6 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         self._listener.leave(self)
         self.finish(is_broken=exc is not None)  # what was read is taken in all the same
-
-    def pause_writing(self) -> None:
-        self._unread_at = _now()
-        self._pause_or_resume()
-
-    def resume_writing(self) -> None:
-        self._unread_at = None
-        self._pause_or_resume()
 
     # What the listener calls.
 
@@ -396,22 +361,14 @@ class _Connection(asyncio.Protocol):
                 return piece
         return None
 
-    def _pause_or_resume(self) -> None:
-        """Read only what can be taken in."""
-        pause = (
+    def _must_pause(self) -> bool:
+        return (
             self._is_ending
             or self._is_waiting
             or self._asking is not None
             or self._unread_at is not None
             or self._answers.unacknowledged > self._listener.window
         )
-        if pause is not self._is_paused and self._transport is not None:
-            self._is_paused = pause
-            if pause:
-                self._transport.pause_reading()
-            else:
-                self._heard_at = _now()
-                self._transport.resume_reading()
 
     # Answering.
 

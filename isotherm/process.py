@@ -44,7 +44,8 @@ def run_process(main: Coroutine[Any, Any, None]) -> None:
         try:
             await main
         finally:
-            ended = await end(asyncio.all_tasks() - {asyncio.current_task()}, LEFTOVER_SECONDS)
+            own = asyncio.current_task()
+            ended = await end((task for task in asyncio.all_tasks() if task is not own), LEFTOVER_SECONDS)
         return ended
 
     runner = asyncio.Runner()
@@ -73,14 +74,14 @@ async def done_before(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bo
         await end((working, stopping), LEFTOVER_SECONDS)
 
 
-async def end(tasks: Iterable[asyncio.Task[Any] | None], seconds: float = math.inf) -> bool:
+async def end(tasks: Iterable[asyncio.Task[Any]], seconds: float = math.inf) -> bool:
     """Cancel tasks until they have ended; returns whether all did within ``seconds``.
 
     Once is not enough: ``asyncio.wait_for`` of Python 3.11 loses a cancellation that meets its result (cpython#86296), and
     libraries use it.
     """
     deadline = time.monotonic() + seconds
-    pending = {task for task in tasks if task is not None}
+    pending = set(tasks)
     while pending and time.monotonic() < deadline:
         for task in pending:
             task.cancel()

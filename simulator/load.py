@@ -19,8 +19,6 @@ from simulator.coap_sender import CoapSender, array_of
 MOST_UNACKNOWLEDGED = 400_000
 """Readings on their way: enough to keep every process busy, few enough to show the server's pace and not the socket's."""
 
-"""A payload of a protocol that streams."""
-
 
 class Link(ABC):
     """One connection."""

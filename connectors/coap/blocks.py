@@ -163,10 +163,9 @@ class Blocks:
             text = f"{others} payloads of this endpoint are on their way in blocks; end one first"
             return refusal(numbers.TOO_MANY_REQUESTS, text, None)
         while self._held + begun.size + len(payload) > MAX_HELD_BYTES or len(self._unfinished) >= MAX_UNFINISHED:
-            if self._give_up_oldest(now, STALLED_SECONDS):
-                continue
-            text = "too many payloads are on their way in blocks; send it again later"
-            return refusal(numbers.SERVICE_UNAVAILABLE, text, None)
+            if not self._give_up_oldest(now, STALLED_SECONDS):
+                text = "too many payloads are on their way in blocks; send it again later"
+                return refusal(numbers.SERVICE_UNAVAILABLE, text, None)
         return None
 
 

@@ -6,7 +6,6 @@ A connection is a protocol object without tasks or timers; one sweep over all se
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Hashable, Sequence
 
@@ -15,7 +14,7 @@ from connectors.coap.frames import MAX_MESSAGE_BYTES, Frame, Framer, encode_fram
 from connectors.coap.options import MessageFormatError, Option, Targets, decode_options, encode_options, encode_uint
 from connectors.coap.requests import Answer, Request, completed, error, is_unwanted
 from connectors.coap.resources import Resources
-from connectors.connections import Census, address_of, peer_of
+from connectors.connections import Connection, Connections
 from connectors.tls import certified_device
 from isotherm.settings import Settings
 
@@ -37,9 +36,6 @@ UNREAD_SECONDS = 30.0
 MAX_UNANSWERED = 256
 """Requests of one connection that wait for their answer; it is not read until they are fewer."""
 
-ANSWER_BUFFER_BYTES = 16 * 1024
-"""Of the kernel and of asyncio, for each connection: answers are short, and a peer that reads none is noticed soon."""
-
 _MAX_MESSAGE_SIZE, _BLOCK_WISE = 2, 4  # options of a CSM (§5.3)
 _CUSTODY = 2  # option of a ping (§5.4)
 
@@ -50,8 +46,7 @@ class Streams:
     def __init__(self, resources: Resources, settings: Settings) -> None:
         self.resources = resources
         self.targets = Targets()
-        self.census = Census(settings, "coap")
-        self._open: set[StreamConnection] = set()
+        self.open: Connections[StreamConnection] = Connections(settings, "coap")
         self._is_flushing = False
 
     def connection(self) -> StreamConnection:
@@ -68,16 +63,6 @@ class Streams:
         self._is_flushing = False
         self.resources.flush()
 
-    def enter(self, connection: StreamConnection) -> str | None:
-        """Note an open connection; returns why it cannot be, if so."""
-        self._open.add(connection)
-        return self.census.enter(connection.host)
-
-    def leave(self, connection: StreamConnection) -> None:
-        """Note that a connection has ended."""
-        self._open.discard(connection)
-        self.census.leave(connection.host)
-
     async def sweep(self) -> None:
         """Look at the time-outs of all connections, for ever."""
         while True:
@@ -86,65 +71,49 @@ class Streams:
 
     def check(self, now: float) -> None:
         """Look at the time-outs of all connections."""
-        for connection in tuple(self._open):
+        for connection in self.open:
             connection.check(now)
 
     def stop_reading(self) -> None:
         """Take no new requests, and say so (§5.5); those that have come are still answered."""
-        for connection in tuple(self._open):
+        for connection in self.open:
             connection.release()
 
     def close(self) -> None:
         """End every connection."""
-        for connection in tuple(self._open):
+        for connection in self.open:
             connection.close()
 
 
-class StreamConnection(asyncio.Protocol):
+class StreamConnection(Connection):
     """One peer."""
 
     __slots__ = (
         "_began_at",
         "_framer",
         "_has_greeted",
-        "_heard_at",
         "_is_ending",
-        "_is_paused",
         "_streams",
-        "_transport",
         "_unanswered",
-        "_unread_at",
         "certified",
-        "host",
-        "peer",
     )
 
     def __init__(self, streams: Streams) -> None:
+        super().__init__()
         self._streams = streams
-        self._transport: asyncio.Transport | None = None
         self._framer = Framer()
         self._has_greeted = False
         self._is_ending = False
-        self._is_paused = False
         self._unanswered = 0
-        self._heard_at = 0.0
         self._began_at: float | None = None  # when the message began that has not ended
-        self._unread_at: float | None = None  # since when the peer does not read its answers
         self.certified: str | None = None
-        self.host = self.peer = "?"
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self.host, _ = address_of(transport)
-        self.peer = peer_of(transport)
+        super().connection_made(transport)
         self.certified = certified_device(transport)
-        self._heard_at = time.monotonic()
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
-        transport.set_write_buffer_limits(high=ANSWER_BUFFER_BYTES)
-        if (full := self._streams.enter(self)) is not None:
+        if (full := self._streams.open.enter(self)) is not None:
             self._abort(full)
             return
         self._send(numbers.CSM, b"", [(_MAX_MESSAGE_SIZE, encode_uint(MAX_MESSAGE_BYTES)), (_BLOCK_WISE, b"")])
@@ -171,15 +140,7 @@ class StreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._is_ending = True
-        self._streams.leave(self)
-
-    def pause_writing(self) -> None:
-        self._unread_at = time.monotonic()
-        self._pause_or_resume()
-
-    def resume_writing(self) -> None:
-        self._unread_at = None
-        self._pause_or_resume()
+        self._streams.open.leave(self)
 
     # What the listener calls.
 
@@ -277,16 +238,8 @@ class StreamConnection(asyncio.Protocol):
         self._send(numbers.ABORT, payload=text.encode())
         self.close()
 
-    def _pause_or_resume(self) -> None:
-        """Read only what can be answered."""
-        pause = self._is_ending or self._unread_at is not None or self._unanswered >= MAX_UNANSWERED
-        if pause is not self._is_paused and self._transport is not None:
-            self._is_paused = pause
-            if pause:
-                self._transport.pause_reading()
-            else:
-                self._heard_at = time.monotonic()
-                self._transport.resume_reading()
+    def _must_pause(self) -> bool:
+        return self._is_ending or self._unread_at is not None or self._unanswered >= MAX_UNANSWERED
 
     def _close_when_answered(self) -> None:
         if self._is_ending and not self._unanswered:

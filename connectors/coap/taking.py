@@ -22,7 +22,7 @@ from connectors.coap.requests import CHANGED, Answer, Request, error
 from connectors.formats.catalogue import SENML_JSON
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity
-from connectors.plain import PlainRecord, merged, plain_records
+from connectors.plain import PlainRecord, plain_records, take
 from connectors.receipt import Receipt
 from connectors.site import Site
 from isotherm.clock import now_us
@@ -49,7 +49,7 @@ _CODES = {
 }
 """Reason of a reject → code; others are 4.00."""
 
-_Plain = tuple[Request, list[PlainRecord], Identity]
+_Plain = tuple[tuple[Request, Identity], list[PlainRecord]]
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Taking:
         records = plain_records(request.payload, identity) if form == SENML_JSON else None
         if records is not None:
             self._begin([request])
-            self._plain.append((request, records, identity))
+            self._plain.append(((request, identity), records))
         else:
             pieces = self._site.catalogue.decoders[form](request.payload, now_us())
             self.add_pieces(request, identity, form, pieces)
@@ -146,22 +146,14 @@ class Taking:
                 log.warning("what %s sent and was no message is not kept, as Kafka is away (%d more peers)", peer, missed)
 
     def _take(self, plain: Sequence[_Plain]) -> None:
-        """Take in several requests as one piece, or halves of them."""
-        room = self._site.intake.room
-        if not room.is_full:
-            receipt = Receipt()
-            records = [record for _, records, _ in plain for record in records]
-            if self._site.intake.take_clean(merged(records, now_us()), receipt):
-                _Waiting(self, [request for request, _, _ in plain], receipt)
-                return
-        if len(plain) > 1 and not (room.is_full or self._site.intake.is_away):
-            middle = len(plain) // 2
-            self._take(plain[:middle])
-            self._take(plain[middle:])
-            return
-        for request, _, identity in plain:
-            pieces = self._site.catalogue.decoders[SENML_JSON](request.payload, now_us())
-            self._store_soon(request, identity, SENML_JSON, pieces, None)
+        """Take in several requests, as many together as can be."""
+        for receipt, taken in take(self._site.intake, plain):
+            if receipt is not None:
+                _Waiting(self, [request for request, _ in taken], receipt)
+                continue
+            for request, identity in taken:
+                pieces = self._site.catalogue.decoders[SENML_JSON](request.payload, now_us())
+                self._store_soon(request, identity, SENML_JSON, pieces, None)
 
     def _store_soon(
         self, request: Request, identity: Identity, form: str, pieces: Iterable[Decoded], code: int | None

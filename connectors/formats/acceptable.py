@@ -1,11 +1,11 @@
-"""What any reading must keep to, whoever sends it: its name, its value and its time."""
+"""What any payload and any reading must keep to, whoever sends it: size, name, value, time."""
 
 from __future__ import annotations
 
 import math
 
 from isotherm.errors import InvalidReading
-from isotherm.limits import DAY, MAX_FUTURE_US, MAX_PAST_US, SECOND
+from isotherm.limits import DAY, MAX_FUTURE_US, MAX_PACK_BYTES, MAX_PAST_US, SECOND
 from isotherm.names import series_name
 
 SOMEBODY = "somebody"
@@ -20,6 +20,16 @@ def check_name(name: str) -> str:
     """
     series_name(name, SOMEBODY)
     return name
+
+
+def check_size(payload: bytes) -> None:
+    """Make sure that a payload is not too large.
+
+    Raises:
+        InvalidReading: it is.
+    """
+    if len(payload) > MAX_PACK_BYTES:
+        raise InvalidReading("too_large", f"a payload of {len(payload)} bytes, expected at most {MAX_PACK_BYTES}")
 
 
 def check_value(value: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,33 @@ class Decoded:
     def nothing(cls, *rejects: Rejected) -> Decoded:
         """No readings, only rejects."""
         return cls((), np.empty(0, dtype=np.int64), np.empty(0), lambda i: (0, b""), rejects=rejects)
+
+
+_Origin = TypeVar("_Origin")
+
+
+class Gathered(Generic[_Origin]):
+    """Columns of a piece that is being gathered; of each reading what tells its source."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.times: list[int] = []
+        self.values: list[float] = []
+        self.origins: list[_Origin] = []
+        self.attributes: list[Attribute] = []
+        self.rejects: list[Rejected] = []
+
+    def decoded(self, source: Callable[[_Origin], Source]) -> Decoded:
+        """Return what was gathered; ``source`` turns what was kept of a reading into its source."""
+        origins = self.origins
+        return Decoded(
+            self.names,
+            np.array(self.times, dtype=np.int64),
+            np.array(self.values, dtype=np.float64),
+            lambda i: source(origins[i]),
+            attributes=self.attributes,
+            rejects=self.rejects,
+        )
 
 
 Decoder = Callable[[bytes, int], Iterator[Decoded]]

@@ -15,12 +15,12 @@ from dataclasses import replace
 
 import msgspec
 
-from connectors.formats.acceptable import check_name, check_time, check_value
+from connectors.formats.acceptable import check_name, check_size, check_time, check_value
 from connectors.formats.decoded import PIECE, Decoded
 from connectors.formats.escape import NameCache
 from connectors.formats.records import Collector, Record, times_us
 from isotherm.errors import InvalidReading
-from isotherm.limits import MAX_PACK_BYTES, MAX_PACK_READINGS
+from isotherm.limits import MAX_PACK_READINGS
 from isotherm.rejects import Rejected
 
 Function = Callable[[bytes], Iterable[Mapping[str, object]]]
@@ -55,9 +55,10 @@ class HookDecoder:
             data: The payload.
             now: µs since the epoch UTC; relative and missing times count from here.
         """
-        if len(data) > MAX_PACK_BYTES:
-            detail = f"a payload of {len(data)} bytes, expected at most {MAX_PACK_BYTES}"
-            yield Decoded.nothing(Rejected("too_large", detail, data))
+        try:
+            check_size(data)
+        except InvalidReading as error:
+            yield Decoded.nothing(Rejected(error.reason, error.detail, data))
             return
         collector = Collector(now, msgspec.json.encode)
         errors: list[InvalidReading | Rejected] = []

@@ -18,9 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from connectors.formats.decoded import PIECE, Decoded, Source
+from connectors.formats.decoded import PIECE, Decoded, Gathered, Source
 from connectors.formats.escape import MAX_SERIES_CHARS, NameCache, as_sent, as_text, check_utf8, escape_device, escape_metric
 from isotherm.errors import InvalidReading
 from isotherm.limits import MAX_ATTRIBUTE_CHARS, MAX_LINE_BYTES
@@ -119,9 +117,9 @@ class InfluxDecoder:
                 except InvalidReading as error:
                     found.rejects.append(Rejected(error.reason, error.detail, as_sent(line), at=at))
             if len(found.names) + found.work >= PLAIN_PIECE:
-                yield found.decoded()
+                yield found.decoded(_source)
                 found = _Found()
-        yield found.decoded()
+        yield found.decoded(_source)
 
     def _take_plain(self, line: str, at: int, now: int, found: _Found) -> bool:
         """Take a line if it is plain and good; leave no trace if not."""
@@ -149,7 +147,7 @@ class InfluxDecoder:
         found.names += names
         found.values += values
         found.times += [time] * len(names)
-        found.sources += [(at, line)] * len(names)
+        found.origins += [(at, line)] * len(names)
         return True
 
     def _take(self, line: str, at: int, now: int, found: _Found) -> None:
@@ -181,7 +179,7 @@ class InfluxDecoder:
         found.names += [name for name, _ in readings]
         found.values += [value for _, value in readings]
         found.times += [time] * len(readings)
-        found.sources += [(at, line)] * len(readings)
+        found.origins += [(at, line)] * len(readings)
         found.attributes += attributes
         found.work += len(attributes)
 
@@ -220,33 +218,17 @@ class InfluxDecoder:
         return stem
 
 
-class _Found:
-    """Columns of the piece that is being gathered."""
+class _Found(Gathered[tuple[int, str]]):
+    """What the lines of a piece hold; of each reading its line."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
-        self.values: list[float] = []
-        self.times: list[int] = []
-        self.sources: list[tuple[int, str]] = []
-        self.attributes: list[Attribute] = []
-        self.rejects: list[Rejected] = []
+        super().__init__()
         self.work = 0  # what lines that are not plain cost, in plain readings
 
-    def decoded(self) -> Decoded:
-        sources = self.sources
 
-        def source(i: int) -> Source:
-            at, line = sources[i]
-            return at, as_sent(line)
-
-        return Decoded(
-            self.names,
-            np.array(self.times, dtype=np.int64),
-            np.array(self.values, dtype=np.float64),
-            source,
-            attributes=self.attributes,
-            rejects=self.rejects,
-        )
+def _source(origin: tuple[int, str]) -> Source:
+    at, line = origin
+    return at, as_sent(line)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

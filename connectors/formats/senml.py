@@ -15,10 +15,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from connectors.formats.acceptable import check_size
 from connectors.formats.decoded import PIECE, Decoded, Source
 from connectors.formats.records import Collector, Record, senml_us, seq_column, standing_alone, times_us
 from isotherm.errors import InvalidReading
-from isotherm.limits import MAX_PACK_BYTES, MAX_PACK_READINGS, MAX_SEQ
+from isotherm.limits import MAX_PACK_READINGS, MAX_SEQ
 from isotherm.pack import NO_SEQ
 from isotherm.rejects import Rejected
 
@@ -80,9 +81,10 @@ def decode_payload(data: bytes, now: int) -> Iterator[Decoded]:
         data: The message's body.
         now: µs since the epoch UTC; relative times count from here.
     """
-    if len(data) > MAX_PACK_BYTES:
-        detail = f"a payload of {len(data)} bytes, expected at most {MAX_PACK_BYTES}"
-        yield Decoded.nothing(Rejected("too_large", detail, data))
+    try:
+        check_size(data)
+    except InvalidReading as error:
+        yield Decoded.nothing(Rejected(error.reason, error.detail, data))
         return
     plain = _plain_payload(data)
     if plain is not None:

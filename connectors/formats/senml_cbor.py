@@ -20,10 +20,11 @@ from typing import NoReturn
 import cbor2
 import msgspec
 
+from connectors.formats.acceptable import check_size
 from connectors.formats.decoded import PIECE, Decoded
 from connectors.formats.records import Collector, Record
 from isotherm.errors import InvalidReading
-from isotherm.limits import MAX_PACK_BYTES, MAX_PACK_READINGS
+from isotherm.limits import MAX_PACK_READINGS
 from isotherm.rejects import Rejected
 
 _NUMBERS = {"bver": -1, "bn": -2, "bt": -3, "bu": -4, "bv": -5, "bs": -6} | {
@@ -74,8 +75,7 @@ def _items(data: bytes) -> Sequence[object]:
     Raises:
         InvalidReading: it is too large, or no CBOR array of maps of scalars.
     """
-    if len(data) > MAX_PACK_BYTES:
-        raise InvalidReading("too_large", f"a payload of {len(data)} bytes, expected at most {MAX_PACK_BYTES}")
+    check_size(data)
     try:
         items = _flat(data)
     except _ERRORS as error:

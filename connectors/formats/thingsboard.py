@@ -18,13 +18,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
-import numpy as np
 
-from connectors.formats.acceptable import check_time
-from connectors.formats.decoded import PIECE, Decoded, Source
+from connectors.formats.acceptable import check_size, check_time
+from connectors.formats.decoded import PIECE, Decoded, Gathered, Source
 from connectors.formats.escape import NameCache, escape_bare_metric, escape_device
 from isotherm.errors import InvalidReading
-from isotherm.limits import MAX_ATTRIBUTE_CHARS, MAX_PACK_BYTES, MAX_PACK_READINGS
+from isotherm.limits import MAX_ATTRIBUTE_CHARS, MAX_PACK_READINGS
 from isotherm.names import is_device_name, is_metric_name
 from isotherm.pack import Attribute
 from isotherm.rejects import Rejected
@@ -86,9 +85,10 @@ def decode_gateway_payload(data: bytes, now: int) -> Iterator[Decoded]:
 
 def _pieces(elements: Iterator[_Element | Rejected], data: bytes, now: int) -> Iterator[Decoded]:
     """Take each value by itself."""
-    if len(data) > MAX_PACK_BYTES:
-        detail = f"a payload of {len(data)} bytes, expected at most {MAX_PACK_BYTES}"
-        yield Decoded.nothing(Rejected("too_large", detail, data))
+    try:
+        check_size(data)
+    except InvalidReading as error:
+        yield Decoded.nothing(Rejected(error.reason, error.detail, data))
         return
     found = _Found(now)
     for one in _values(elements):
@@ -97,10 +97,10 @@ def _pieces(elements: Iterator[_Element | Rejected], data: bytes, now: int) -> I
         else:
             found.take(*one)
         if len(found) >= PIECE:
-            yield found.decoded()
+            yield found.decoded(_source)
             found = _Found(now)
     if len(found):
-        yield found.decoded()
+        yield found.decoded(_source)
 
 
 def _values(elements: Iterator[_Element | Rejected]) -> Iterator[Rejected | tuple[_Element, str, bytes]]:
@@ -117,17 +117,12 @@ def _values(elements: Iterator[_Element | Rejected]) -> Iterator[Rejected | tupl
                 yield element, key, bytes(raw)
 
 
-class _Found:
-    """Columns of the piece that is being gathered."""
+class _Found(Gathered[tuple[_Element, str, bytes]]):
+    """Values of the piece that is being gathered."""
 
     def __init__(self, now: int) -> None:
+        super().__init__()
         self._now = now
-        self.names: list[str] = []
-        self.times: list[int] = []
-        self.values: list[float] = []
-        self.sources: list[tuple[_Element, str, bytes]] = []
-        self.attributes: list[Attribute] = []
-        self.rejects: list[Rejected] = []
 
     def __len__(self) -> int:
         return len(self.names) + len(self.attributes) + len(self.rejects)
@@ -148,22 +143,11 @@ class _Found:
             self.names.append(name)
             self.times.append(element.time)
             self.values.append(value)
-            self.sources.append((element, key, raw))
+            self.origins.append((element, key, raw))
 
-    def decoded(self) -> Decoded:
-        sources = self.sources
 
-        def source(i: int) -> Source:
-            return sources[i][0].at, _alone(*sources[i])
-
-        return Decoded(
-            self.names,
-            np.array(self.times, dtype=np.int64),
-            np.array(self.values, dtype=np.float64),
-            source,
-            attributes=self.attributes,
-            rejects=self.rejects,
-        )
+def _source(origin: tuple[_Element, str, bytes]) -> Source:
+    return origin[0].at, _alone(*origin)
 
 
 def _parsed(raw: bytes, device: str | None, now: int) -> Iterator[_Element | Rejected]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
-from connectors.connections import Census, address_of, peer_of, served
+from connectors.connections import Census, address_of, limit_answers, peer_of, served
 from connectors.formats.decoded import Decoded
 from connectors.http.answers import busy, problem
 from connectors.http.resources import Resources
@@ -27,9 +26,6 @@ KEEP_ALIVE_SECONDS = 75.0
 
 UNREAD_SECONDS = 30.0
 """A peer that does not read its answers for so long is disconnected, a WebSocket's too."""
-
-ANSWER_BUFFER_BYTES = 16 * 1024
-"""Of the kernel, for each connection: answers are short, and a peer that reads none is noticed soon."""
 
 ABANDON_SECONDS = 1.0
 """How long a stop waits for aiohttp after all that could be answered is."""
@@ -102,7 +98,7 @@ class _Connection(web.RequestHandler):
         super().connection_made(transport)
         self._host, _ = address_of(transport)
         self._peer = peer_of(transport)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BUFFER_BYTES)
+        limit_answers(transport)
         if (full := self._listener.census.enter(self._host)) is not None:
             assert self.transport is not None
             self.transport.write(busy(full))

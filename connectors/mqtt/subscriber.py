@@ -21,17 +21,17 @@ from contextlib import asynccontextmanager, suppress
 from prometheus_client import Counter
 
 from connectors import metrics
+from connectors.formats.acceptable import check_size
 from connectors.formats.catalogue import HOOK, THINGSBOARD_GATEWAY
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity, only
 from connectors.mqtt.connection import RECEIVE_MAXIMUM, Connection, Publish, Refused
 from connectors.mqtt.topics import Route, Routes, form_of
-from connectors.plain import PlainRecord, merged, plain_records
+from connectors.plain import PlainRecord, plain_records, take
 from connectors.receipt import Receipt
 from connectors.site import Site
 from isotherm.clock import now_us
 from isotherm.errors import InvalidReading, Unauthorized, Unavailable
-from isotherm.limits import MAX_PACK_BYTES
 from isotherm.logs import Throttle
 from isotherm.process import end
 from isotherm.rejects import Rejected
@@ -243,19 +243,13 @@ class Subscriber:
         return plain_records(publish.payload, only(route.device)) if route.form is None else None
 
     async def _take_together(self, plain: Sequence[_Plain]) -> None:
-        """Take in several messages as one piece, or halves of them until what is not good is alone."""
-        intake, receipt = self._site.intake, Receipt()
-        if not plain:
-            return
-        if intake.take_clean(merged([record for _, records in plain for record in records], now_us()), receipt):
-            self._owe(receipt, [message for message, _ in plain])
-        elif len(plain) == 1 or intake.room.is_full or intake.is_away:
-            for message, _ in plain:
+        """Take in several messages, as many together as can be."""
+        for receipt, taken in take(self._site.intake, plain) if plain else ():
+            if receipt is not None:
+                self._owe(receipt, taken)
+                continue
+            for message in taken:
                 await self._take_alone(message)
-        else:
-            middle = len(plain) // 2
-            await self._take_together(plain[:middle])
-            await self._take_together(plain[middle:])
 
     async def _take_alone(self, message: _Message) -> None:
         publish, route = message.publish, self._routes[message.publish.topic]
@@ -289,8 +283,7 @@ class Subscriber:
         """
         if route.error:
             raise InvalidReading("name", route.error)
-        if (size := len(publish.payload)) > MAX_PACK_BYTES:
-            raise InvalidReading("too_large", f"a payload of {size} bytes, expected at most {MAX_PACK_BYTES}")
+        check_size(publish.payload)
         identity = await self._identity(route, publish)
         form = route.form or await self._form(route, publish)
         pieces = self._site.catalogue.decoder(form)(publish.payload, now_us())

@@ -55,19 +55,23 @@ def main() -> None:
 
 @app.command()
 def ingest(
-    protocol: Annotated[str, typer.Option(help="tcp, http, ws or coap.")] = "tcp",
-    readings: Annotated[int | None, typer.Option(help="Readings to send [1,000,000; http, coap 100,000].", min=1000)] = None,
+    protocol: Annotated[str, typer.Option(help="tcp, http, ws, mqtt or coap.")] = "tcp",
+    readings: Annotated[
+        int | None, typer.Option(help="Readings to send [1,000,000; mqtt 200,000; http, coap 100,000].", min=1000)
+    ] = None,
     devices: Annotated[int, typer.Option(help="Devices that they belong to.", min=1)] = 2_000,
     batch: Annotated[
         int | None, typer.Option(help="Readings in a request or message [http, coap 1; ws 1,000].", min=1)
     ] = None,
     rate: Annotated[
         int | None,
-        typer.Option(help="Readings a second while latency is measured; 0 leaves it out [50,000; coap 1,000].", min=0),
+        typer.Option(
+            help="Readings a second while latency is measured; 0 leaves it out [50,000; mqtt 5,000; coap 1,000].", min=0
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(help="How long latency is measured.", min=1)] = 10.0,
     connections: Annotated[
-        int, typer.Option(help="Quiet connections to weigh (not coap); 0 leaves it out.", min=0)
+        int, typer.Option(help="Quiet connections to weigh (not mqtt, coap); 0 leaves it out.", min=0)
     ] = 10_000,
     shards: Annotated[int, typer.Option(help="Connector processes that share the port (coap).", min=1, max=64)] = 2,
     data_dir: DataDir = None,
