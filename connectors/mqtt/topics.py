@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from connectors.formats.catalogue import MEDIA_TYPES, NUMBER, SENML_CBOR, THINGSBOARD, THINGSBOARD_GATEWAY, detect_body
+from connectors.formats.escape import escape_bare_metric
 from isotherm.names import is_device_name, is_metric_name
 
 FILTERS = ("devices/+/+", "v1/devices/me/telemetry", "v1/gateway/telemetry")
@@ -41,7 +42,7 @@ class Route(NamedTuple):
     Attributes:
         device: Whose readings they are; None when the message itself must say so.
         form: Name of the payload's format; None when the payload shows it.
-        metric: Of a plain number.
+        metric: Name of a plain number's metric, as its decoder writes it.
         error: Why it means nothing, or empty.
         is_passed_over: Messages are not for us.
     """
@@ -100,7 +101,7 @@ class Routes(dict[str, Route]):
             return Route(device, _FORMS[last])
         if not is_metric_name(last):
             return Route(device, error=f"topic {topic[:200]!r}: {last[:80]!r} is no metric name")
-        return Route(device, NUMBER + last, last)
+        return Route(device, NUMBER + last, escape_bare_metric(last))
 
 
 def form_of(payload: bytes, content_type: str = "") -> str:

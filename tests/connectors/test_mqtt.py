@@ -373,6 +373,8 @@ async def test_a_session_taken_over_is_said(caplog: pytest.LogCaptureFixture) ->
     [
         ("devices/room-1/temperature", b"21.5", "room-1/temperature", 21.5),
         ("devices/room-1/temperature", b" -3 ", "room-1/temperature", -3),
+        ("devices/room-1/power:L1", b"4", "room-1/power_3AL1", 4),
+        ("devices/room-1/power:L1", b" 4 ", "room-1/power_3AL1", 4),
         (ROOM, b'[{"bn":"room-1/","n":"t","v":4}]', "room-1/t", 4),
         (ROOM, cbor2.dumps([{0: "t", 2: 5}]), "room-1/t", 5),
         (ROOM, b"climate,device=room-1 t=6", "room-1/climate/t", 6),
