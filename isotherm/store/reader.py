@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,9 @@ from isotherm.store.layout import LATEST, POINT, RAW, ROLLUPS, SLOT, TIERS, Tier
 from isotherm.topics import partition_of
 
 DEFAULT_POINTS = 1_000
+
+MAX_CHUNKS_AT_ONCE = 512
+"""Chunks that one command reads: more would keep the store from its other work for too long."""
 
 WIDTHS = tuple(
     count * unit
@@ -42,6 +47,7 @@ class History:
         time: Begin of each row, µs since the epoch UTC, shape (n,); of a raw point, its own time.
         width: Length of time each row stands for, µs, shape (n,); 0 for a raw point.
         count, sum, min, max, last: Aggregates of the row, shape (n,).
+        last_at: Time of ``last``, µs since the epoch UTC, shape (n,).
     """
 
     time: NDArray[np.int64]
@@ -51,14 +57,20 @@ class History:
     min: NDArray[np.float64]
     max: NDArray[np.float64]
     last: NDArray[np.float64]
+    last_at: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.time)
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """Arithmetic mean of the readings of each row, shape (n,)."""
-        return self.sum / self.count
+        """Arithmetic mean of the readings of each row, shape (n,); where a value was carried on, that value."""
+        mean: NDArray[np.float64] = self.sum / np.maximum(self.count, 1)
+        return mean
+
+    def on_grid(self, start: int, end: int, step: int, max_age: int = 0) -> History:
+        """Return these rows on a regular grid; see :func:`on_grid`."""
+        return on_grid(self, start, end, step, max_age)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +108,25 @@ class Reader:
         self._partitions = partitions
 
     async def query(self, series: str, start: int, end: int, points: int = DEFAULT_POINTS) -> History:
-        """Return a series over [start, end) in at most ``points`` rows, as wide as people count in: 5 s, 2 min, 1 h.
+        """Return a series over [start, end); see :meth:`query_many`."""
+        return (await self.query_many([series], start, end, points))[series]
+
+    async def query_many(
+        self, series: Sequence[str], start: int, end: int, points: int = DEFAULT_POINTS
+    ) -> dict[str, History]:
+        """Return several series over [start, end), each in at most ``points`` rows, as wide as people count in: 5 s, 1 h.
 
         The coarsest tier that is no coarser than that is read; where it has expired, the next coarser one that has not.
-        When every reading fits, every reading is returned. An unknown series gives no rows.
+        When every reading fits, every reading is returned. An unknown series gives no rows. All series of a partition are
+        read in one round trip, or in a few when they are very many.
 
         Args:
-            series: ``device/metric``.
+            series: Distinct names, ``device/metric``.
             start, end: µs since the epoch UTC.
-            points: Greatest number of rows, > 0.
+            points: Greatest number of rows of each series, > 0.
+
+        Returns:
+            Series → rows, in the order of ``series``.
 
         Raises:
             ValueError: points <= 0 or end < start.
@@ -113,11 +135,38 @@ class Reader:
         if points <= 0 or end < start:
             raise ValueError(f"expected points > 0 and start <= end, got points={points}, start={start}, end={end}")
         width = row_width(end - start, points)
-        parts = [await self._read(series, tier, begin, until) for tier, begin, until in _plan(start, end, width, now_us())]
-        rows = _concatenate(parts)
-        if len(rows) > points:
-            rows = _concatenate([coarsen(part, width) for part in parts])
-        return rows if len(rows) <= points else coarsen(rows, width)
+        plan = _plan(start, end, width, now_us())
+        chunks = [(tier, chunk) for part in plan for tier, chunk in _chunks(*part)]
+        found = dict.fromkeys(series, _EMPTY)
+        at_once = max(1, MAX_CHUNKS_AT_ONCE // max(1, len(chunks)))
+        for partition, names in self._by_partition(series).items():
+            for first in range(0, len(names), at_once):
+                some = names[first : first + at_once]
+                held = await self._fetch(partition, [(name, tier, chunk) for name in some for tier, chunk in chunks])
+                for number, name in enumerate(some):
+                    records = held[number * len(chunks) : (number + 1) * len(chunks)]
+                    found[name] = _fit(_decode(plan, records), points, width)
+        return found
+
+    async def series(self, pattern: str = "*") -> list[str]:
+        """Return the series whose name matches a pattern such as ``sensor-*/temperature``, ascending.
+
+        Args:
+            pattern: Of a shell: ``*`` any text, ``?`` any character, ``[ab]`` one of these; upper and lower case differ.
+                ``*`` also matches slashes.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        matches = re.compile(fnmatch.translate(pattern)).match
+        found: list[str] = []
+        try:
+            for partition in range(self._partitions):
+                names = await self._redis.hkeys(layout.latest_key(partition))
+                found += filter(matches, (name.decode() for name in names))
+        except RedisError as error:
+            raise Unavailable(f"the store does not answer: {error}") from error
+        return sorted(found)
 
     async def latest(self) -> list[Latest]:
         """Return the newest value of every series, ascending by device and metric.
@@ -190,19 +239,25 @@ class Reader:
             found[series] = np.frombuffer(b"".join(parts), dtype=POINT), Cursor(after)
         return found
 
-    async def _read(self, series: str, tier: Tier, start: int, end: int) -> History:
-        """Return the rows of one tier that lie in [start, end), the one that ``start`` falls into included."""
-        start -= start % max(tier.step, 1)
-        chunks = range(start // tier.chunk, -(-end // tier.chunk))
-        partition = self._partition(series)
-        keys = [layout.chunk_key(partition, tier, series, chunk) for chunk in chunks]
+    async def _fetch(self, partition: int, wanted: Sequence[tuple[str, Tier, int]]) -> list[NDArray[np.void]]:
+        """Return the records of chunks (series, tier, number) of a partition: points or slots; none of a missing one."""
+        keys = [layout.chunk_key(partition, tier, series, chunk) for series, tier, chunk in wanted]
+        values: list[bytes | None] = []
         try:
-            values = await self._redis.mget(keys) if keys else []
+            for first in range(0, len(keys), MAX_CHUNKS_AT_ONCE):
+                values += await self._redis.mget(keys[first : first + MAX_CHUNKS_AT_ONCE])
         except RedisError as error:
             raise Unavailable(f"the store does not answer: {error}") from error
-        held = [(chunk, value) for chunk, value in zip(chunks, values, strict=True) if value]
-        found = _points(held) if tier is RAW else _slots(held, tier)
-        return _between(found, start, end)
+        return [
+            np.frombuffer(value or b"", dtype=POINT if tier is RAW else SLOT)
+            for (_, tier, _), value in zip(wanted, values, strict=True)
+        ]
+
+    def _by_partition(self, series: Sequence[str]) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        for name in series:
+            found.setdefault(self._partition(name), []).append(name)
+        return found
 
     def _partition(self, series: str) -> int:
         return partition_of(series.partition("/")[0], self._partitions)
@@ -223,11 +278,16 @@ def coarsen(rows: History, width: int) -> History:
 
     Buckets are counted from the epoch and hold whole rows, so a chart that moves along redraws the same ones.
     """
+    return _merge(rows, max(width, int(rows.width.max()))) if len(rows) else rows
+
+
+def _merge(rows: History, width: int) -> History:
+    """Merge the rows that begin in the same ``width`` µs, counted from the epoch."""
     if not len(rows):
         return rows
-    width = max(width, int(rows.width.max()))
     bucket = rows.time // width
-    first = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
+    first = np.append(0, np.flatnonzero(bucket[1:] != bucket[:-1]) + 1)
+    final = np.append(first[1:], len(rows)) - 1  # the rows ascend: each bucket's last one has its greatest time
     return History(
         time=bucket[first] * width,
         width=np.full(len(first), width, dtype=np.int64),
@@ -235,8 +295,54 @@ def coarsen(rows: History, width: int) -> History:
         sum=np.add.reduceat(rows.sum, first),
         min=np.minimum.reduceat(rows.min, first),
         max=np.maximum.reduceat(rows.max, first),
-        last=rows.last[np.append(first, len(rows))[1:] - 1],
+        last=rows.last[final],
+        last_at=rows.last_at[final],
     )
+
+
+def on_grid(rows: History, start: int, end: int, step: int, max_age: int = 0) -> History:
+    """Put rows on a regular grid over [start, end): one row every ``step`` µs, counted from the epoch.
+
+    A row lies where it begins; one that is wider than a step is not spread. Where there is nothing, count is 0, the
+    aggregates are NaN and last_at is 0, unless the last value is carried on: then the aggregates are that value, last_at
+    says when it was measured, and count is still 0.
+
+    Args:
+        rows: What to put there; what begins outside of the grid is left out.
+        start, end: µs since the epoch UTC; the grid begins with the cell that ``start`` falls into.
+        step: Width of a cell, µs, > 0.
+        max_age: How long after its measurement a value is carried on, µs, measured at a cell's begin; 0: not at all.
+
+    Raises:
+        ValueError: step <= 0 or end < start.
+
+    >>> at = np.array([0, 3 * SECOND]); one = np.array([1.0, 4.0]); width = np.full(2, SECOND)
+    >>> rows = History(at, width, np.ones(2, dtype=np.int64), one, one, one, one, at)
+    >>> on_grid(rows, 0, 5 * SECOND, SECOND).last.tolist()
+    [1.0, nan, nan, 4.0, nan]
+    >>> on_grid(rows, 0, 5 * SECOND, SECOND, max_age=1 * SECOND).last.tolist()
+    [1.0, 1.0, nan, 4.0, 4.0]
+    """
+    if step <= 0 or end < start:
+        raise ValueError(f"expected step > 0 and start <= end, got step={step}, start={start}, end={end}")
+    low, high = start // step, -(-end // step)
+    cells = high - low
+    merged = _merge(rows, step)
+    place = merged.time // step - low
+    inside = (place >= 0) & (place < cells)
+    place = place[inside]
+    grid = {column: np.full(cells, 0 if getattr(merged, column).dtype.kind == "i" else np.nan) for column in _AGGREGATES}
+    for column, values in grid.items():
+        values[place] = getattr(merged, column)[inside]
+    time = np.arange(low, high, dtype=np.int64) * step
+    if max_age > 0 and cells:
+        newest = np.maximum.accumulate(np.where(grid["count"] > 0, np.arange(cells), -1))
+        carried = (grid["count"] == 0) & (newest >= 0)
+        carried &= time - grid["last_at"][newest] <= max_age
+        for column in ("sum", "min", "max", "last"):
+            grid[column][carried] = grid["last"][newest[carried]]
+        grid["last_at"][carried] = grid["last_at"][newest[carried]]
+    return History(time=time, width=np.full(cells, step, dtype=np.int64), **grid)
 
 
 def _plan(start: int, end: int, width: int, now: int) -> list[tuple[Tier, int, int]]:
@@ -255,48 +361,86 @@ def _plan(start: int, end: int, width: int, now: int) -> list[tuple[Tier, int, i
     return plan[::-1]
 
 
-def _points(chunks: Sequence[tuple[int, bytes]]) -> History:
-    points = np.frombuffer(b"".join(data for _, data in chunks), dtype=POINT)
-    points = points[np.argsort(points["time"], kind="stable")]
-    value = points["value"].copy()
+def _chunks(tier: Tier, start: int, end: int) -> list[tuple[Tier, int]]:
+    """Return the chunks of a tier that [start, end) touches, the slot that ``start`` falls into included."""
+    start -= start % max(tier.step, 1)
+    return [(tier, chunk) for chunk in range(start // tier.chunk, -(-end // tier.chunk))]
+
+
+def _decode(plan: Sequence[tuple[Tier, int, int]], records: Sequence[NDArray[np.void]]) -> list[History]:
+    """Return the rows of each part of a plan, where there are any, from the records of its chunks one after another."""
+    parts = []
+    taken = 0
+    for tier, start, end in plan:
+        chunks = _chunks(tier, start, end)
+        held = [(n, one) for (_, n), one in zip(chunks, records[taken : taken + len(chunks)], strict=True) if len(one)]
+        taken += len(chunks)
+        if held:
+            parts.append(_points(held, start, end) if tier is RAW else _slots(held, tier, start, end))
+    return parts
+
+
+def _points(held: Sequence[tuple[int, NDArray[np.void]]], start: int, end: int) -> History:
+    time = np.concatenate([points["time"] for _, points in held])
+    value = np.concatenate([points["value"] for _, points in held])
+    wanted = np.flatnonzero((time >= start) & (time < end))
+    order = wanted[np.argsort(time[wanted], kind="stable")]  # of one time, the order of arrival
+    time, value = time[order], value[order]
     return History(
-        time=points["time"].copy(),
-        width=np.zeros(len(points), dtype=np.int64),
-        count=np.ones(len(points), dtype=np.int64),
+        time=time,
+        width=np.zeros(len(time), dtype=np.int64),
+        count=np.ones(len(time), dtype=np.int64),
         sum=value,
         min=value,
         max=value,
         last=value,
+        last_at=time,
     )
 
 
-def _slots(chunks: Sequence[tuple[int, bytes]], tier: Tier) -> History:
-    slots = np.frombuffer(b"".join(data for _, data in chunks), dtype=SLOT)
-    counts = [len(data) // SLOT.itemsize for _, data in chunks]
-    begins = np.repeat(np.array([chunk for chunk, _ in chunks], dtype=np.int64) * tier.chunk, counts)
+def _slots(held: Sequence[tuple[int, NDArray[np.void]]], tier: Tier, start: int, end: int) -> History:
+    parts, begins = [], []
+    start -= start % tier.step
+    for chunk, slots in held:
+        begin = chunk * tier.chunk
+        if begin < start or end < begin + tier.chunk:
+            low, high = np.searchsorted(slots["index"], [(start - begin) // tier.step, -((begin - end) // tier.step)])
+            slots = slots[low:high]
+        parts.append(slots)
+        begins.append(begin)
+    column = {name: np.concatenate([slots[name] for slots in parts]) for name in SLOT.names or ()}
+    time = np.repeat(np.array(begins, dtype=np.int64), [len(slots) for slots in parts])
+    time += column["index"] * np.int64(tier.step)
     return History(
-        time=begins + slots["index"].astype(np.int64) * tier.step,
-        width=np.full(len(slots), tier.step, dtype=np.int64),
-        count=slots["count"].astype(np.int64),
-        sum=slots["sum"].copy(),
-        min=slots["min"].copy(),
-        max=slots["max"].copy(),
-        last=slots["last"].copy(),
+        time=time,
+        width=np.full(len(time), tier.step, dtype=np.int64),
+        count=column["count"].astype(np.int64),
+        sum=column["sum"],
+        min=column["min"],
+        max=column["max"],
+        last=column["last"],
+        last_at=time + column["last_at"],
     )
 
 
-_COLUMNS = ("time", "width", "count", "sum", "min", "max", "last")
-_EMPTY = _points([])
+def _fit(parts: Sequence[History], points: int, width: int) -> History:
+    """Join the parts of a plan to at most ``points`` rows: merged to ``width`` where they are more."""
+    rows = _concatenate(parts)
+    if len(rows) > points:
+        rows = _concatenate([coarsen(part, width) for part in parts])
+    return rows if len(rows) <= points else coarsen(rows, width)
 
 
-def _between(rows: History, start: int, end: int) -> History:
-    low, high = np.searchsorted(rows.time, [start, end])
-    return replace(rows, **{name: getattr(rows, name)[low:high] for name in _COLUMNS})
+_COLUMNS = tuple(field.name for field in fields(History))
+_AGGREGATES = ("count", "sum", "min", "max", "last", "last_at")
+_EMPTY = _points([(0, np.empty(0, dtype=POINT))], 0, 0)
 
 
 def _concatenate(parts: Sequence[History]) -> History:
     if not parts:
         return _EMPTY
+    if len(parts) == 1:
+        return parts[0]
     return History(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
 
 

@@ -165,6 +165,57 @@ class StoreContract:
         found = await reader.query(SERIES, now - 5001 * HOUR, now + 1, 10_000_000_000)
         assert set(found.width.tolist()) == {0, 10 * SECOND, MINUTE, HOUR}
 
+    async def test_series_of_every_partition_are_read_together_as_each_is_alone(
+        self, redis: Client, reader: Reader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = now_us()
+        names = [f"d{number}/t" for number in range(20)]
+        draw = random.Random(1)
+        for name in names[:-1]:
+            times = sorted(now - draw.randrange(40 * DAY) for _ in range(200))
+            values = [float(draw.randrange(-1000, 1000)) for _ in times]
+            partition = partition_of(name.split("/")[0], 8)
+            batch = downsample([replace(pack(times, values), names=[name])])
+            writer = Writer(redis, "downsample", name)
+            assert await writer.commit(partition, batch, expected=None, next_offset=1) is None
+        for at_once in (512, 7):
+            monkeypatch.setattr("isotherm.store.reader.MAX_CHUNKS_AT_ONCE", at_once)
+            for span, points in ((40 * DAY, 100_000), (40 * DAY, 50), (HOUR, 10), (41 * DAY, 1)):
+                found = await reader.query_many(names, now - span, now + 1, points)
+                assert list(found) == names
+                for name, one in found.items():
+                    alone = await reader.query(name, now - span, now + 1, points)
+                    assert (rows(one), one.last_at.tolist()) == (rows(alone), alone.last_at.tolist())
+                assert len(found[names[-1]]) == 0
+        assert await reader.query_many([], now - DAY, now) == {}
+
+    async def test_the_last_value_of_a_row_is_that_of_greatest_time_and_says_when(
+        self, redis: Client, reader: Reader
+    ) -> None:
+        now = now_us()
+        begin = now // HOUR * HOUR - 20 * DAY  # only the tier of an hour is kept
+        for times in ([begin + 7, begin + 5], [begin + 6, begin + HOUR - 1], [begin + HOUR - 2]):
+            await Log(redis, str(times)).append(pack(times, [float(time - begin) for time in times]))
+        for width in (HOUR, 30 * DAY):
+            found = await reader.query(SERIES, begin, begin + HOUR, 1 if width == HOUR else 10)
+            assert (found.last.tolist(), found.last_at.tolist()) == ([float(HOUR - 1)], [begin + HOUR - 1])
+        raw = [now - 3, now - 1, now - 2]
+        await Log(redis, "raw").append(pack(raw, [1.0, 2.0, 3.0]))
+        found = await reader.query(SERIES, begin, now + 1, 10)
+        assert (found.last[-1], found.last_at[-1]) == (2.0, now - 1)
+        assert (await reader.query(SERIES, now - 3, now)).last_at.tolist() == sorted(raw)
+
+    async def test_series_are_found_by_a_pattern(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        for name in ("sensor-2/temperature", "sensor-1/temperature", "sensor-1/humidity", "Sensor-1/temperature"):
+            batch = downsample([replace(pack([now], [1.0]), names=[name])])
+            partition = partition_of(name.split("/")[0], 8)
+            assert await Writer(redis, "downsample", name).commit(partition, batch, expected=None, next_offset=1) is None
+        assert await reader.series("sensor-*/temperature") == ["sensor-1/temperature", "sensor-2/temperature"]
+        assert await reader.series("sensor-[2-9]/*") == ["sensor-2/temperature"]
+        assert await reader.series("sensor-1") == []
+        assert len(await reader.series()) == 4
+
     async def test_the_tail_gives_each_point_once_in_order_of_arrival(self, redis: Client, reader: Reader) -> None:
         now = now_us()
         log = Log(redis)
