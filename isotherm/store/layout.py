@@ -7,11 +7,17 @@ write it atomically.
     |-----------------------------------------|--------|-----------------------------------------------------|
     | ``iso:{p}:raw:SERIES:CHUNK``            | string | points, in order of arrival                         |
     | ``iso:{p}:TIER:SERIES:CHUNK``           | string | slots, ascending, none empty                        |
+    | ``iso:{p}:sealed:TIER:SERIES:CHUNK``    | string | what was in a chunk when it was sealed, compressed  |
+    | ``iso:{p}:sweep``                       | hash   | tier → number of the last chunk that was sealed     |
+    | ``iso:{p}:late``                        | set    | ``TIER:CHUNK:SERIES``: got data after that          |
     | ``iso:{p}:latest``                      | hash   | series → newest point and when it was received      |
     | ``iso:{p}:units``                       | hash   | series → unit (RFC 8428 §12.1)                      |
     | ``iso:{p}:attributes``                  | hash   | ``device/attribute`` → newest text and its time     |
+    | ``iso:{p}:windows``                     | hash   | series → sequence numbers seen, see ``windows``     |
     | ``iso:{p}:stored``                      | hash   | connector → readings stored: the ledger's far end   |
-    | ``iso:{p}:progress:AGENT:LOG``          | hash   | ``next``: offset of the first record not applied    |
+    | ``iso:{p}:duplicates``                  | hash   | connector → repetitions, which were not             |
+    | ``iso:{p}:progress:AGENT:LOG``          | hash   | ``next``: offset of the first record not applied;   |
+    |                                         |        | ``mark``: time and CRC-32 of the one before it      |
     | ``iso:{p}:live``                        | channel| a message after each commit                         |
     | ``iso:connector:PROTOCOL/INSTANCE``     | hash   | the ledger's near end, see ``isotherm.ledger``      |
     | ``iso:{registry}:…``                    |        | devices and tokens, see ``isotherm.registry``       |
@@ -80,6 +86,9 @@ ROLLUPS = (
 )
 TIERS = (RAW, *ROLLUPS)
 
+LATENESS = 10 * MINUTE
+"""How long after its end a chunk awaits readings in its open form, µs."""
+
 
 def chunk_key(partition: int, tier: Tier, series: str, chunk: int) -> str:
     """Return the key of a chunk."""
@@ -89,6 +98,16 @@ def chunk_key(partition: int, tier: Tier, series: str, chunk: int) -> str:
 def expires_at_ms(tier: Tier, chunk: int) -> int:
     """Return when a chunk expires, ms since the epoch."""
     return ((chunk + 1) * tier.chunk + tier.retention) // 1000
+
+
+def first_open(tier: Tier, now: int) -> int:
+    """Return the number of the first chunk that still awaits readings: the ones before it may be sealed."""
+    return (now - LATENESS) // tier.chunk
+
+
+def late_member(tier: Tier, series: str, chunk: int) -> str:
+    """Return what a chunk is called among those that got data late."""
+    return f"{tier.name}:{chunk}:{series}"
 
 
 def latest_key(partition: int) -> str:
@@ -109,6 +128,31 @@ def attributes_key(partition: int) -> str:
 def stored_key(partition: int) -> str:
     """Return the key of the counts of stored readings."""
     return f"iso:{{{partition}}}:stored"
+
+
+def windows_key(partition: int) -> str:
+    """Return the key of the sequence numbers that were seen."""
+    return f"iso:{{{partition}}}:windows"
+
+
+def duplicates_key(partition: int) -> str:
+    """Return the key of the counts of repetitions."""
+    return f"iso:{{{partition}}}:duplicates"
+
+
+def sealed_key(partition: int, tier: Tier, series: str, chunk: int) -> str:
+    """Return the key of what a chunk held when it was sealed."""
+    return f"iso:{{{partition}}}:sealed:{tier.name}:{series}:{chunk}"
+
+
+def sweep_key(partition: int) -> str:
+    """Return the key of how far sealing has come."""
+    return f"iso:{{{partition}}}:sweep"
+
+
+def late_key(partition: int) -> str:
+    """Return the key of the chunks that got data after they were sealed."""
+    return f"iso:{{{partition}}}:late"
 
 
 def progress_key(partition: int, agent: str, log_id: str) -> str:

@@ -18,6 +18,8 @@ from isotherm.pack import Attribute
 from isotherm.store import layout
 from isotherm.store.client import Client
 from isotherm.store.layout import LATEST, POINT, RAW, ROLLUPS, SLOT, TIERS, Tier
+from isotherm.store.script import Script
+from isotherm.store.sealed import combine
 from isotherm.topics import partition_of
 
 DEFAULT_POINTS = 1_000
@@ -106,6 +108,7 @@ class Reader:
     def __init__(self, redis: Client, partitions: int) -> None:
         self._redis = redis
         self._partitions = partitions
+        self._tail = Script(redis, "tail.lua")
 
     async def query(self, series: str, start: int, end: int, points: int = DEFAULT_POINTS) -> History:
         """Return a series over [start, end); see :meth:`query_many`."""
@@ -222,26 +225,24 @@ class Reader:
             Unavailable: Redis does not answer.
         """
         chunks = range(since // RAW.chunk, now_us() // RAW.chunk + 2)  # + 2: a device's clock may be ahead
-        read = {series: dict(cursor.read) if cursor else {} for series, cursor in cursors.items()}
-        try:
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for series, lengths in read.items():
-                    partition = self._partition(series)
-                    for chunk in chunks:
-                        pipeline.getrange(layout.chunk_key(partition, RAW, series, chunk), lengths.get(chunk, 0), -1)
-                answers: list[bytes] = await pipeline.execute()
-        except RedisError as error:
-            raise Unavailable(f"the store does not answer: {error}") from error
-        found = {}
-        for number, (series, lengths) in enumerate(read.items()):
-            parts = answers[number * len(chunks) : (number + 1) * len(chunks)]
-            after = tuple((chunk, lengths.get(chunk, 0) + len(part)) for chunk, part in zip(chunks, parts, strict=True))
-            found[series] = np.frombuffer(b"".join(parts), dtype=POINT), Cursor(after)
+        found = dict.fromkeys(cursors, (np.empty(0, dtype=POINT), Cursor(())))
+        for partition, names in self._by_partition(list(cursors)).items():
+            read = [dict(cursor.read) if (cursor := cursors[name]) else {} for name in names]
+            keys = [key for name in names for chunk in chunks for key in _both(partition, RAW, name, chunk)]
+            lengths = [one.get(chunk, 0) for one in read for chunk in chunks]
+            try:
+                answers = iter(await self._tail(keys, lengths))
+            except RedisError as error:
+                raise Unavailable(f"the store does not answer: {error}") from error
+            for name, one in zip(names, read, strict=True):
+                parts = [_unread(answer, one.get(chunk, 0)) for chunk, answer in zip(chunks, answers, strict=False)]
+                ends = (one.get(chunk, 0) + points.nbytes for chunk, points in zip(chunks, parts, strict=True))
+                found[name] = np.concatenate(parts), Cursor(tuple(zip(chunks, ends, strict=True)))
         return found
 
     async def _fetch(self, partition: int, wanted: Sequence[tuple[str, Tier, int]]) -> list[NDArray[np.void]]:
         """Return the records of chunks (series, tier, number) of a partition: points or slots; none of a missing one."""
-        keys = [layout.chunk_key(partition, tier, series, chunk) for series, tier, chunk in wanted]
+        keys = [key for series, tier, chunk in wanted for key in _both(partition, tier, series, chunk)]
         values: list[bytes | None] = []
         try:
             for first in range(0, len(keys), MAX_CHUNKS_AT_ONCE):
@@ -249,8 +250,7 @@ class Reader:
         except RedisError as error:
             raise Unavailable(f"the store does not answer: {error}") from error
         return [
-            np.frombuffer(value or b"", dtype=POINT if tier is RAW else SLOT)
-            for (_, tier, _), value in zip(wanted, values, strict=True)
+            combine(tier, before, rows) for (_, tier, _), rows, before in zip(wanted, values[::2], values[1::2], strict=True)
         ]
 
     def _by_partition(self, series: Sequence[str]) -> dict[int, list[str]]:
@@ -261,6 +261,19 @@ class Reader:
 
     def _partition(self, series: str) -> int:
         return partition_of(series.partition("/")[0], self._partitions)
+
+
+def _both(partition: int, tier: Tier, series: str, chunk: int) -> tuple[str, str]:
+    """Return the keys of a chunk: of what is open of it, and of what is sealed."""
+    return layout.chunk_key(partition, tier, series, chunk), layout.sealed_key(partition, tier, series, chunk)
+
+
+def _unread(answer: tuple[bytes, bytes], read: int) -> NDArray[np.void]:
+    """Return the points of a chunk after the first ``read`` bytes of them, from what tail.lua says."""
+    sealed, rows = answer
+    if not sealed:
+        return np.frombuffer(rows, dtype=POINT)
+    return combine(RAW, sealed, rows)[read // POINT.itemsize :]
 
 
 def row_width(span: int, points: int) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -20,7 +20,8 @@ from isotherm.settings import Settings
 from isotherm.store import client, layout
 from isotherm.store.client import Client
 from isotherm.store.reader import History, Reader
-from isotherm.store.writer import Conflict, Writer
+from isotherm.store.sealer import Sealer
+from isotherm.store.writer import Conflict, Progress, Writer
 from isotherm.topics import partition_of
 
 SERIES = "room-1/temperature"
@@ -69,6 +70,44 @@ def rows(found: History) -> list[tuple[int, int, float, float, float, float]]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
+async def answers(reader: Reader, now: int) -> list[list[tuple[int, int, float, float, float, float]]]:
+    """Return the last two hours, in every tier."""
+    return [
+        rows(await reader.query(SERIES, now - 2 * HOUR, now + 1, points))
+        for points in (1_000_000, 2 * 360 + 2, 2 * 60 + 2, 4)
+    ]
+
+
+async def seal_all(redis: Client, now: int) -> int:
+    """Seal every chunk of raw points and of 10 s that has something from the last two hours; returns how many those were."""
+    sealer = Sealer(redis, PARTITION)
+    return sum([count for later in (0, HOUR + 15 * MINUTE) async for count in sealer.sweep(now + later)])
+
+
+class Meddler:
+    """A client beside which something happens once, between reading and writing."""
+
+    def __init__(self, redis: Client, then: Callable[[], Awaitable[None]]) -> None:
+        self._redis = redis
+        self._then: Callable[[], Awaitable[None]] | None = then
+
+    async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        values = await self._redis.mget(keys)
+        if any(values) and self._then is not None:
+            then, self._then = self._then, None
+            await then()
+        return values
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._redis, name)
+
+
+async def bytes_of(redis: Client, pattern: str) -> int:
+    """Return how much memory the keys that match take."""
+    usage = await redis.script_load("return redis.call('MEMORY', 'USAGE', KEYS[1])")
+    return sum([await redis.evalsha(usage, 1, key.decode()) async for key in redis.scan_iter(match=pattern, count=100)])
+
+
 class StoreContract:
     """The promises."""
 
@@ -104,7 +143,7 @@ class StoreContract:
         for _ in range(3):
             assert await writer.commit(PARTITION, batch, expected=None, next_offset=1) == Conflict(1)
         assert (await reader.query(SERIES, at - SECOND, at + SECOND)).count.tolist() == [1]
-        assert await writer.progress(PARTITION) == 1
+        assert await writer.progress(PARTITION) == Progress(1, "")
         assert await redis.hgetall(layout.stored_key(PARTITION)) == {b"tcp/1": b"1"}
 
     async def test_two_writers_cannot_both_apply_the_same_records(self, redis: Client) -> None:
@@ -265,6 +304,70 @@ class StoreContract:
         found = {latest.device: latest.value for latest in await reader.latest()}
         assert found == {device: float(i) for i, device in enumerate(devices)}
 
+    async def test_sealing_changes_no_answer_and_takes_less_memory(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        times = [now - 100 * MINUTE + i * SECOND for i in range(100 * 60)]
+        await Log(redis).append(pack(times, [round(20 + i % 77 / 100, 2) for i in range(len(times))]))
+        before = await answers(reader, now)
+        open_bytes = await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*")
+        assert await seal_all(redis, now) >= 2 * 2  # raw and 10 s, of two hours at least
+        assert await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*") == 0
+        assert 0 < await bytes_of(redis, f"iso:{{{PARTITION}}}:sealed:raw:*") < open_bytes / 5
+        assert await answers(reader, now) == before
+        ttl = await redis.script_load("return redis.call('PTTL', KEYS[1])")
+        chunk = now // layout.RAW.chunk
+        left = await redis.evalsha(ttl, 1, layout.sealed_key(PARTITION, layout.RAW, SERIES, chunk))
+        assert layout.RAW.retention - MINUTE < left * 1000 <= layout.RAW.retention + layout.RAW.chunk
+        assert await seal_all(redis, now) == 0
+
+    async def test_what_comes_late_is_merged_with_what_is_sealed_and_sealed_again(
+        self, redis: Client, reader: Reader
+    ) -> None:
+        now = now_us()
+        log, sealer = Log(redis), Sealer(redis, PARTITION)
+        at = (now // HOUR - 1) * HOUR - MINUTE  # its hour is over
+        await log.append(pack([at, at + 20 * SECOND], [1.0, 3.0]))
+        async for _ in sealer.sweep():
+            pass
+        late = pack([at + 20 * SECOND, at - 5 * MINUTE, at + SECOND], [2.0, 5.0, 4.0])
+        await log.append(late)
+        before = await answers(reader, now)
+        assert before[0] == [
+            (at - 5 * MINUTE, 1, 5.0, 5.0, 5.0, 5.0),
+            *((at + s * SECOND, 1, v, v, v, v) for s, v in ((0, 1.0), (1, 4.0), (20, 3.0), (20, 2.0))),
+        ]
+        assert before[2][-1][1:] == (4, 10.0, 1.0, 4.0, 2.0)
+        assert [count async for count in sealer.sweep() if count] != []
+        assert await answers(reader, now) == before
+        assert [count async for count in sealer.sweep() if count] == []
+        assert await bytes_of(redis, f"iso:{{{PARTITION}}}:late") == 0
+
+    async def test_what_comes_while_a_chunk_is_sealed_is_not_lost(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        log = Log(redis)
+        await log.append(pack([now - 2, now - 1], [1.0, 2.0]))
+        meddler: Any = Meddler(redis, lambda: log.append(pack([now], [3.0])))
+        assert await seal_all(meddler, now) == 1  # of 10 s, whose turn was after it
+        assert [row[2] for row in (await answers(reader, now + 1))[0]] == [1.0, 2.0, 3.0]
+
+    async def test_the_tail_goes_on_over_sealing(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        log = Log(redis)
+        await log.append(pack([now - 1, now], [0.0, 1.0]))
+        points, cursor = await reader.tail(SERIES, now - HOUR)
+        paused = cursor
+        seen = points["value"].tolist()
+        for step in range(2, 8):
+            await log.append(pack([now - step], [float(step)]))
+            if step % 2:
+                await seal_all(redis, now)
+                await log.append(pack([now - step], [100.0 + step]))
+            points, cursor = await reader.tail(SERIES, now - HOUR, cursor)
+            seen += points["value"].tolist()
+        assert seen == [0, 1, 2, 3, 103, 4, 5, 105, 6, 7, 107]
+        points, after = await reader.tail(SERIES, now - HOUR, paused)
+        assert (points["value"].tolist(), after) == (seen[2:], cursor)
+
     async def test_what_was_acknowledged_a_second_ago_survives_kill_9(
         self, redis: Client, reader: Reader, server: Server
     ) -> None:
@@ -276,7 +379,7 @@ class StoreContract:
         with pytest.raises(Unavailable):
             await log.writer.commit(PARTITION, downsample([pack([at + 1], [2.0])]), expected=1, next_offset=2)
         server.start()
-        assert await log.writer.progress(PARTITION) == 1
+        assert await log.writer.progress(PARTITION) == Progress(1, "")
         await log.append(pack([at + 1], [2.0]))  # NOSCRIPT: the server has forgotten the script
         assert (await reader.query(SERIES, at, at + 2)).last.tolist() == [1.0, 2.0]
 
