@@ -133,8 +133,8 @@ class Shard:
             if first.offset > start:
                 raise LogConflict(
                     f"partition {self.partition} was read up to offset {first.offset}, but the store knows nothing of "
-                    f"this log, which begins at {start}. The store was emptied or is another one. Restore it, or read "
-                    "the log from its begin again by deleting the consumer group's offsets"
+                    f"this log, which begins at {start}. The store was emptied or is another one. Restore it; or, to read "
+                    f"again what the log still has, type: {self._command('HSET', f'next {start}')}"
                 )
         return self._next
 
@@ -151,17 +151,21 @@ class Shard:
         if progress.next > end:
             raise LogConflict(
                 f"partition {self.partition}: the store has applied records up to offset {progress.next}, the log ends at "
-                f"{end}. The topic was created anew or has lost its end. Restore it; or, to go on with this log, delete "
-                "the partition's progress key"
+                f"{end}. The topic was created anew or has lost its end. Restore it; or, to read this log from its begin, "
+                f"type: {self._command('DEL')}"
             )
         mark = await self._log.mark(progress.next - 1) if progress.mark else None
         if mark is not None and mark != progress.mark:
             raise LogConflict(
                 f"partition {self.partition}: the record at offset {progress.next - 1} is not the one that the store has "
-                "applied. The topic was created anew. Restore it; or, to go on with this log, delete the partition's "
-                "progress key"
+                f"applied. The topic was created anew. Restore it; or, to read this log from its begin, type: "
+                f"{self._command('DEL')}"
             )
         self._move(progress.next)
+
+    def _command(self, name: str, arguments: str = "") -> str:
+        """Return what changes the store's progress by hand."""
+        return f"redis-cli -u $ISOTHERM_REDIS {name} '{self._writer.progress_key(self.partition)}' {arguments}".rstrip()
 
     def _move(self, next_offset: int | None) -> None:
         """The store turned out to be elsewhere than we thought."""
@@ -181,8 +185,8 @@ class Shard:
         if start > expected:
             raise LogConflict(
                 f"partition {self.partition}: the store needs offset {expected}, Kafka keeps only those from {start} on. "
-                f"Records {expected} to {start - 1} were deleted before they were stored. Restore them, or accept the "
-                "loss by setting `next` of the partition's progress key to the log's begin"
+                f"Records {expected} to {start - 1} were deleted before they were stored. Restore them; or, to accept the "
+                f"loss, type: {self._command('HSET', f'next {start}')}"
             )
         log.warning("partition %d: the store is at offset %d; reading again from there", self.partition, expected)
         self._sought, self._sought_at = expected, time.monotonic()

@@ -5,10 +5,11 @@ write it atomically.
 
     | key                                     | type   | content                                             |
     |-----------------------------------------|--------|-----------------------------------------------------|
-    | ``iso:{p}:raw:SERIES:CHUNK``            | string | points, in order of arrival                         |
+    | ``iso:{p}:raw:SERIES:CHUNK``            | string | points, in order of arrival, not rolled up yet      |
     | ``iso:{p}:TIER:SERIES:CHUNK``           | string | slots, ascending, none empty                        |
     | ``iso:{p}:sealed:TIER:SERIES:CHUNK``    | string | what was in a chunk when it was sealed, compressed  |
-    | ``iso:{p}:sweep``                       | hash   | tier → number of the last chunk that was sealed     |
+    | ``iso:{p}:open``                        | set    | ``TIER:CHUNK``: of some series it is not sealed     |
+    | ``iso:{p}:sweeping``                    | set    | those that are being sealed                         |
     | ``iso:{p}:late``                        | set    | ``TIER:CHUNK:SERIES``: got data after that          |
     | ``iso:{p}:latest``                      | hash   | series → newest point and when it was received      |
     | ``iso:{p}:units``                       | hash   | series → unit (RFC 8428 §12.1)                      |
@@ -24,7 +25,12 @@ write it atomically.
     | ``iso:replayed:LOG``                    | set    | ids of the rejects that were taken in after all     |
 
 CHUNK is the number of the chunk since the epoch: time div chunk length. LOG is the identity of the Kafka log, so that a
-log which begins anew begins with no progress. A chunk expires as a whole, its tier's retention after its end.
+log which begins anew begins with no progress. A chunk expires as a whole, its tier's retention after its end; one of
+points that is open does not, it is sealed first.
+
+Readings are appended to the points of their hour, and nothing else is done with them at first: a commit costs one append a
+series. When the hour is over they are rolled up and sealed, in one step (``sealer``). What is older than points are kept is
+rolled up at once.
 
 A point is 16 bytes, a latest value 24, a slot 44, all little-endian:
 
@@ -100,6 +106,16 @@ def expires_at_ms(tier: Tier, chunk: int) -> int:
     return ((chunk + 1) * tier.chunk + tier.retention) // 1000
 
 
+def first_kept(tier: Tier, now: int) -> int:
+    """Return the number of the first chunk that has not expired."""
+    return (now - tier.retention) // tier.chunk
+
+
+def open_member(tier: Tier, chunk: int) -> str:
+    """Return what a chunk of any series is called among those that are not sealed."""
+    return f"{tier.name}:{chunk}"
+
+
 def first_open(tier: Tier, now: int) -> int:
     """Return the number of the first chunk that still awaits readings: the ones before it may be sealed."""
     return (now - LATENESS) // tier.chunk
@@ -145,9 +161,14 @@ def sealed_key(partition: int, tier: Tier, series: str, chunk: int) -> str:
     return f"iso:{{{partition}}}:sealed:{tier.name}:{series}:{chunk}"
 
 
-def sweep_key(partition: int) -> str:
-    """Return the key of how far sealing has come."""
-    return f"iso:{{{partition}}}:sweep"
+def open_key(partition: int) -> str:
+    """Return the key of the chunks that have to be sealed when their time is over."""
+    return f"iso:{{{partition}}}:open"
+
+
+def sweeping_key(partition: int) -> str:
+    """Return the key of the chunks that are being sealed."""
+    return f"iso:{{{partition}}}:sweeping"
 
 
 def late_key(partition: int) -> str:

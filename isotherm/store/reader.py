@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ from redis.exceptions import RedisError
 
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
-from isotherm.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
+from isotherm.limits import DAY, HOUR, MAX_FUTURE_US, MILLISECOND, MINUTE, SECOND
 from isotherm.pack import Attribute
 from isotherm.store import layout
 from isotherm.store.client import Client
@@ -25,7 +27,10 @@ from isotherm.topics import partition_of
 DEFAULT_POINTS = 1_000
 
 MAX_CHUNKS_AT_ONCE = 512
-"""Chunks that one command reads: more would keep the store from its other work for too long."""
+"""Keys that one command reads: more would keep the store from its other work for too long."""
+
+OPEN_KNOWN_US = 1 * MINUTE
+"""How long a reader remembers which points are not rolled up yet."""
 
 WIDTHS = tuple(
     count * unit
@@ -109,6 +114,7 @@ class Reader:
         self._redis = redis
         self._partitions = partitions
         self._tail = Script(redis, "tail.lua")
+        self._open: dict[int, tuple[int, set[int]]] = {}
 
     async def query(self, series: str, start: int, end: int, points: int = DEFAULT_POINTS) -> History:
         """Return a series over [start, end); see :meth:`query_many`."""
@@ -138,17 +144,19 @@ class Reader:
         if points <= 0 or end < start:
             raise ValueError(f"expected points > 0 and start <= end, got points={points}, start={start}, end={end}")
         width = row_width(end - start, points)
-        plan = _plan(start, end, width, now_us())
-        chunks = [(tier, chunk) for part in plan for tier, chunk in _chunks(*part)]
+        now = now_us()
+        plan = _plan(start, end, width, now)
         found = dict.fromkeys(series, _EMPTY)
-        at_once = max(1, MAX_CHUNKS_AT_ONCE // max(1, len(chunks)))
         for partition, names in self._by_partition(series).items():
+            wanted = _Wanted(plan, await self._not_rolled_up(partition, now))
+            at_once = max(1, MAX_CHUNKS_AT_ONCE // max(1, len(wanted)))
             for first in range(0, len(names), at_once):
                 some = names[first : first + at_once]
-                held = await self._fetch(partition, [(name, tier, chunk) for name in some for tier, chunk in chunks])
+                # One command for all of a series: an hour that is rolled up meanwhile is seen before or after.
+                values = await self._get([key for name in some for key in wanted.keys(partition, name)])
                 for number, name in enumerate(some):
-                    records = held[number * len(chunks) : (number + 1) * len(chunks)]
-                    found[name] = _fit(_decode(plan, records), points, width)
+                    mine = values[number * len(wanted) : (number + 1) * len(wanted)]
+                    found[name] = _fit(wanted.decode(mine), points, width)
         return found
 
     async def series(self, pattern: str = "*") -> list[str]:
@@ -240,18 +248,30 @@ class Reader:
                 found[name] = np.concatenate(parts), Cursor(tuple(zip(chunks, ends, strict=True)))
         return found
 
-    async def _fetch(self, partition: int, wanted: Sequence[tuple[str, Tier, int]]) -> list[NDArray[np.void]]:
-        """Return the records of chunks (series, tier, number) of a partition: points or slots; none of a missing one."""
-        keys = [key for series, tier, chunk in wanted for key in _both(partition, tier, series, chunk)]
-        values: list[bytes | None] = []
+    async def _not_rolled_up(self, partition: int, now: int) -> set[int]:
+        """Return the chunks of points that may be open, for some series.
+
+        Recent ones may be for many reasons. Of older ones the store knows, and there are none to come: what is measured
+        then is rolled up at once. So it is asked every minute.
+        """
+        known = self._open.get(partition)
+        if known is None or now - known[0] > OPEN_KNOWN_US:
+            marks = layout.open_key(partition), layout.sweeping_key(partition)
+            try:
+                members = await self._redis.sunion(marks)
+            except RedisError as error:
+                raise Unavailable(f"the store does not answer: {error}") from error
+            chunks = [member.split(b":") for member in members]
+            known = now, {int(number) for tier, number in chunks if tier == RAW.name.encode()}
+            self._open[partition] = known
+        recent = range(layout.first_kept(RAW, known[0]), (now + MAX_FUTURE_US) // RAW.chunk + 1)
+        return known[1].union(recent)
+
+    async def _get(self, keys: Sequence[str]) -> list[bytes | None]:
         try:
-            for first in range(0, len(keys), MAX_CHUNKS_AT_ONCE):
-                values += await self._redis.mget(keys[first : first + MAX_CHUNKS_AT_ONCE])
+            return await self._redis.mget(keys) if keys else []
         except RedisError as error:
             raise Unavailable(f"the store does not answer: {error}") from error
-        return [
-            combine(tier, before, rows) for (_, tier, _), rows, before in zip(wanted, values[::2], values[1::2], strict=True)
-        ]
 
     def _by_partition(self, series: Sequence[str]) -> dict[int, list[str]]:
         found: dict[int, list[str]] = {}
@@ -374,23 +394,53 @@ def _plan(start: int, end: int, width: int, now: int) -> list[tuple[Tier, int, i
     return plan[::-1]
 
 
-def _chunks(tier: Tier, start: int, end: int) -> list[tuple[Tier, int]]:
-    """Return the chunks of a tier that [start, end) touches, the slot that ``start`` falls into included."""
-    start -= start % max(tier.step, 1)
-    return [(tier, chunk) for chunk in range(start // tier.chunk, -(-end // tier.chunk))]
+class _Wanted:
+    """What to read of each series: the chunks of a plan, and points that are not rolled up yet."""
+
+    def __init__(self, plan: Sequence[tuple[Tier, int, int]], open_points: set[int]) -> None:
+        self._parts: list[tuple[Tier, int, int, range, list[int]]] = []
+        for tier, begin, end in plan:
+            start = begin - begin % max(tier.step, 1)  # the slot that it falls into is wanted
+            hours = range(start // RAW.chunk, -(-end // RAW.chunk))
+            pending = [] if tier is RAW else sorted(open_points.intersection(hours))
+            self._parts.append((tier, start, end, range(start // tier.chunk, -(-end // tier.chunk)), pending))
+
+    def __len__(self) -> int:
+        """Keys of each series."""
+        return sum(2 * len(chunks) + len(pending) for *_, chunks, pending in self._parts)
+
+    def keys(self, partition: int, series: str) -> Iterator[str]:
+        """Yield the keys of a series."""
+        for tier, _, _, chunks, pending in self._parts:
+            for chunk in chunks:
+                yield from _both(partition, tier, series, chunk)
+            for chunk in pending:
+                yield layout.chunk_key(partition, RAW, series, chunk)
+
+    def decode(self, values: Sequence[bytes | None]) -> list[History]:
+        """Return the rows of each part of the plan, where there are any, from what lies under the keys."""
+        given = iter(values)
+        parts = []
+        for tier, start, end, chunks, pending in self._parts:
+            pairs = [(chunk, next(given), next(given)) for chunk in chunks]
+            held = [(chunk, combine(tier, before, rows)) for chunk, rows, before in pairs if rows or before]
+            points = b"".join(rows for rows in islice(given, len(pending)) if rows)
+            rows = (_points if tier is RAW else partial(_slots, tier))(held, start, end) if held else _EMPTY
+            if points:
+                rolled = _merge(_points([(0, np.frombuffer(points, dtype=POINT))], start, end), tier.step)
+                rows = _together(rows, rolled, tier.step)
+            if len(rows):
+                parts.append(rows)
+        return parts
 
 
-def _decode(plan: Sequence[tuple[Tier, int, int]], records: Sequence[NDArray[np.void]]) -> list[History]:
-    """Return the rows of each part of a plan, where there are any, from the records of its chunks one after another."""
-    parts = []
-    taken = 0
-    for tier, start, end in plan:
-        chunks = _chunks(tier, start, end)
-        held = [(n, one) for (_, n), one in zip(chunks, records[taken : taken + len(chunks)], strict=True) if len(one)]
-        taken += len(chunks)
-        if held:
-            parts.append(_points(held, start, end) if tier is RAW else _slots(held, tier, start, end))
-    return parts
+def _together(stored: History, rolled: History, width: int) -> History:
+    """Merge two histories whose rows are of one width; of equal times of ``last``, the second one's counts."""
+    if not len(stored):
+        return rolled
+    both = _concatenate([stored, rolled])
+    order = np.lexsort((both.last_at, both.time))
+    return _merge(History(**{name: getattr(both, name)[order] for name in _COLUMNS}), width)
 
 
 def _points(held: Sequence[tuple[int, NDArray[np.void]]], start: int, end: int) -> History:
@@ -411,9 +461,8 @@ def _points(held: Sequence[tuple[int, NDArray[np.void]]], start: int, end: int) 
     )
 
 
-def _slots(held: Sequence[tuple[int, NDArray[np.void]]], tier: Tier, start: int, end: int) -> History:
+def _slots(tier: Tier, held: Sequence[tuple[int, NDArray[np.void]]], start: int, end: int) -> History:
     parts, begins = [], []
-    start -= start % tier.step
     for chunk, slots in held:
         begin = chunk * tier.chunk
         if begin < start or end < begin + tier.chunk:

@@ -15,10 +15,10 @@ from isotherm.store.client import Client
 class Script:
     """Runs a script, and loads it where the server has not got it: a new one, or one that was restarted."""
 
-    def __init__(self, redis: Client, name: str) -> None:
-        """Prepare; ``name`` is that of the file."""
+    def __init__(self, redis: Client, *names: str) -> None:
+        """Prepare; ``names`` are those of the files that are put together."""
         self._redis = redis
-        self._text = resources.files(__package__).joinpath(name).read_text()
+        self._text = "".join(resources.files(__package__).joinpath(name).read_text() for name in names)
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:

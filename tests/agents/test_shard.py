@@ -29,6 +29,9 @@ class MemoryStore:
     async def progress(self, partition: int) -> Progress | None:
         return None if self.at is None else Progress(self.at, self.mark)
 
+    def progress_key(self, partition: int) -> str:
+        return f"progress-{partition}"
+
     async def windows(self, partition: int, series: Sequence[str]) -> dict[str, Window]:
         self.asked.append(sorted(series))
         return {name: self.held[name].copy() for name in series if name in self.held}
@@ -155,7 +158,7 @@ async def test_a_log_that_ends_before_what_was_applied_halts_loudly() -> None:
     store, log = MemoryStore(at=50), MemoryLog()
     log.limit = 3
     shard = Shard(0, store, log)  # type: ignore[arg-type]
-    with pytest.raises(LogConflict, match="created anew"):
+    with pytest.raises(LogConflict, match=r"created anew.*type: redis-cli -u .ISOTHERM_REDIS DEL 'progress-0'$"):
         await shard.apply(log.records(0, 1, 2))
     assert log.acknowledged == []
 
@@ -188,7 +191,7 @@ async def test_an_emptied_store_is_filled_again_from_a_log_that_is_complete() ->
 async def test_an_emptied_store_halts_loudly_when_the_log_has_lost_its_begin() -> None:
     store, log = MemoryStore(), MemoryLog(begin=2)
     shard = Shard(0, store, log)  # type: ignore[arg-type]
-    with pytest.raises(LogConflict, match="knows nothing of this log"):
+    with pytest.raises(LogConflict, match=r"knows nothing of this log.*type: redis-cli .* HSET 'progress-0' next 2$"):
         await shard.apply(log.records(4, 5))
     assert log.acknowledged == []
 
@@ -196,7 +199,7 @@ async def test_an_emptied_store_halts_loudly_when_the_log_has_lost_its_begin() -
 async def test_records_deleted_before_they_were_stored_halt_loudly() -> None:
     store, log = MemoryStore(at=3), MemoryLog(begin=10)
     shard = Shard(0, store, log)  # type: ignore[arg-type]
-    with pytest.raises(LogConflict, match="3 to 9 were deleted"):
+    with pytest.raises(LogConflict, match=r"3 to 9 were deleted.*type: redis-cli .* HSET 'progress-0' next 10$"):
         await shard.apply(log.records(10, 11))
 
 
@@ -252,7 +255,7 @@ async def test_a_topic_that_was_created_anew_and_is_longer_halts_loudly(kept: bo
     log.marks = {2: log.record(9).mark} if kept else {}
     shard = Shard(0, store, log)  # type: ignore[arg-type]
     if kept:
-        with pytest.raises(LogConflict, match="offset 2 is not the one"):
+        with pytest.raises(LogConflict, match=r"offset 2 is not the one.*type: .* DEL 'progress-0'$"):
             await shard.apply(log.records(3))
     else:  # deleted by now: nothing can be said
         assert await shard.apply(log.records(3)) == 1

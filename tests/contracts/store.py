@@ -274,13 +274,52 @@ class StoreContract:
         await log.append(pack([now - SECOND], [1.0]))
         assert [latest.value for latest in await reader.latest()] == [2.0]
 
-    async def test_chunks_expire(self, redis: Client) -> None:
+    async def test_chunks_expire_but_not_before_they_are_rolled_up(self, redis: Client) -> None:
         at = now_us()
         await Log(redis).append(pack([at], [1.0]))
         ttl = await redis.script_load("return redis.call('PTTL', KEYS[1])")
+        points = layout.chunk_key(PARTITION, layout.RAW, SERIES, at // layout.RAW.chunk)
+        assert await redis.evalsha(ttl, 1, points) == -1
+        await seal_all(redis, at)
+        assert await redis.evalsha(ttl, 1, points) == -2
         for tier in layout.TIERS:
-            left = await redis.evalsha(ttl, 1, layout.chunk_key(PARTITION, tier, SERIES, at // tier.chunk))
+            keys = [key(PARTITION, tier, SERIES, at // tier.chunk) for key in (layout.chunk_key, layout.sealed_key)]
+            left = max([await redis.evalsha(ttl, 1, key) for key in keys])
             assert tier.retention - MINUTE < left * 1000 <= tier.retention + tier.chunk
+
+    async def test_what_is_older_than_points_are_kept_is_rolled_up_at_once(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        times = [now - 4 * HOUR - i * SECOND for i in range(100)]
+        await Log(redis).append(pack([now - 100 * DAY, *times, now], [7.0, *map(float, range(100)), 5.0]))
+        assert await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*") > 0
+        assert [key async for key in redis.scan_iter(match=f"iso:{{{PARTITION}}}:raw:*", count=100)] == [
+            layout.chunk_key(PARTITION, layout.RAW, SERIES, now // layout.RAW.chunk).encode()
+        ]
+        found = await reader.query(SERIES, now - 101 * DAY, now + 1, 10_000_000_000)
+        assert (found.count.sum(), found.sum.sum(), found.last[-1]) == (102, 7 + 99 * 50 + 5, 5)
+        async for _ in Sealer(redis, PARTITION).sweep():
+            pass
+        again = await reader.query(SERIES, now - 101 * DAY, now + 1, 10_000_000_000)
+        assert rows(again) == rows(found)
+        assert await bytes_of(redis, f"iso:{{{PARTITION}}}:late") == 0
+
+    async def test_points_that_nobody_rolled_up_for_a_day_are_still_there(self, redis: Client, reader: Reader) -> None:
+        """As when the worker was away: written in time, and first seen to much later."""
+        now = now_us()
+        log = Log(redis)
+        await log.append(pack([now], [1.0]))
+        chunk, old = now // layout.RAW.chunk, now // layout.RAW.chunk - 20
+        point = np.array([(now - 20 * HOUR, 1.0)], dtype=layout.POINT).tobytes()
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.set(layout.chunk_key(PARTITION, layout.RAW, SERIES, old), point)
+        pipeline.delete(layout.chunk_key(PARTITION, layout.RAW, SERIES, chunk))
+        pipeline.sadd(layout.open_key(PARTITION), layout.open_member(layout.RAW, old))
+        await pipeline.execute()
+        for _ in range(2):
+            found = await Reader(redis, 8).query(SERIES, now - DAY, now + 1)
+            assert (found.time.tolist(), found.sum.tolist()) == ([(now - 20 * HOUR) // MINUTE * MINUTE], [1.0])
+            await seal_all(redis, now)
+        assert await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*") == 0
 
     async def test_an_unknown_series_and_an_empty_range_have_no_rows(self, redis: Client, reader: Reader) -> None:
         now = now_us()
@@ -337,9 +376,9 @@ class StoreContract:
             *((at + s * SECOND, 1, v, v, v, v) for s, v in ((0, 1.0), (1, 4.0), (20, 3.0), (20, 2.0))),
         ]
         assert before[2][-1][1:] == (4, 10.0, 1.0, 4.0, 2.0)
-        assert [count async for count in sealer.sweep() if count] != []
+        sealed = [[count async for count in sealer.sweep() if count] for _ in range(3)]
+        assert (sealed[0] != [], sealed[2]) == (True, [])  # first the points, and after that what they were rolled up into
         assert await answers(reader, now) == before
-        assert [count async for count in sealer.sweep() if count] == []
         assert await bytes_of(redis, f"iso:{{{PARTITION}}}:late") == 0
 
     async def test_what_comes_while_a_chunk_is_sealed_is_not_lost(self, redis: Client, reader: Reader) -> None:
@@ -347,7 +386,7 @@ class StoreContract:
         log = Log(redis)
         await log.append(pack([now - 2, now - 1], [1.0, 2.0]))
         meddler: Any = Meddler(redis, lambda: log.append(pack([now], [3.0])))
-        assert await seal_all(meddler, now) == 1  # of 10 s, whose turn was after it
+        assert await seal_all(meddler, now) == 0
         assert [row[2] for row in (await answers(reader, now + 1))[0]] == [1.0, 2.0, 3.0]
 
     async def test_the_tail_goes_on_over_sealing(self, redis: Client, reader: Reader) -> None:
