@@ -166,7 +166,7 @@ class Shard:
         if conflict is not None:
             self._next = conflict.next
             return None
-        self._next = next_offset
+        self._next, self._sought = next_offset, -1
         return sum(batch.stored.values())
 
     async def _until_available(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:

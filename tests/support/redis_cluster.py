@@ -141,6 +141,12 @@ class RedisCluster:
         """Return a replica of a primary."""
         return next(node for node in self.nodes if node.is_running and _primary_port(node) == primary.port)
 
+    def cut_off(self, replica: Node) -> None:
+        """Let a replica get nothing more from its primary, with a password that the primary does not know."""
+        replica.ask("CONFIG", "SET", "masteruser", "nobody", "masterauth", "wrong")
+        replica.ask("CLIENT", "KILL", "TYPE", "master")
+        _wait(lambda: replica.ask("ROLE")[3] != "connected")
+
     def _is_replicated(self) -> bool:
         roles = [_role(node) for node in self.nodes]
         return roles.count("master") == PRIMARIES and all(
