@@ -14,6 +14,7 @@ import pytest
 from agents import shard
 from isotherm.store import client
 from tests.support.load import LOADED, steady_load
+from tests.support.lossy import lossy_way
 from tests.support.redis_cluster import RedisCluster
 from tests.support.valkey import Valkey, free_port
 
@@ -103,6 +104,13 @@ async def test_it_is_emptied(server: Valkey) -> None:
         await load.until("sought", 1)
 
 
+@pytest.mark.parametrize("closes", [True, False])
+async def test_an_answer_is_lost(server: Valkey, closes: bool) -> None:
+    async with lossy_way(server.port, closes=closes) as way, steady_load(f"redis://127.0.0.1:{way.port}/0") as load:
+        way.lose = {b"iso:{%d}:progress" % partition for partition in LOADED}
+        await load.until("conflict", 1)
+
+
 @pytest.fixture
 def cluster(tmp_path: Path, tool: Callable[[str], str]) -> Iterator[RedisCluster]:
     with RedisCluster(tmp_path / "cluster", tool("redis-server")) as cluster:
@@ -126,3 +134,24 @@ async def test_a_replica_takes_over_that_lacks_the_last_commits(cluster: RedisCl
         primary.kill()
         await load.until("sought", 1, (partition,))
         await asyncio.to_thread(cluster.start)
+
+
+async def test_primaries_change_places_with_their_replicas(cluster: RedisCluster) -> None:
+    async with steady_load(cluster.url) as load:
+        for partition in LOADED:
+            replica = cluster.replica_of(cluster.primary_of(partition))
+            replica.ask("CLUSTER", "FAILOVER")
+            await asyncio.to_thread(cluster.until_primary, replica)
+            await load.until("committed")
+
+
+async def test_a_partition_is_away_with_its_replica(cluster: RedisCluster) -> None:
+    """The cluster is down as a whole then, and so are the other partitions."""
+    async with steady_load(cluster.url) as load:
+        primary = cluster.primary_of(LOADED[0])
+        replica = cluster.replica_of(primary)
+        replica.kill()
+        primary.kill()
+        await load.until("ClusterDownError", 1, LOADED[1:])
+        primary.start()
+        replica.start()

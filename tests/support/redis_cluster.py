@@ -147,6 +147,10 @@ class RedisCluster:
         replica.ask("CLIENT", "KILL", "TYPE", "master")
         _wait(lambda: replica.ask("ROLE")[3] != "connected")
 
+    def until_primary(self, node: Node) -> None:
+        """Wait until a replica has become a primary."""
+        _wait(lambda: _role(node) == "master")
+
     def _is_replicated(self) -> bool:
         roles = [_role(node) for node in self.nodes]
         return roles.count("master") == PRIMARIES and all(
