@@ -68,7 +68,7 @@ def connect(settings: Settings) -> Client:
     }
     try:
         seeds = seed_urls(settings.redis)
-        redis: Any = Redis.from_url(*seeds, **options) if len(seeds) == 1 else _cluster(seeds, options)
+        redis: Any = Redis.from_url(seeds[0], **options) if len(seeds) == 1 else _cluster(seeds, options)
     except (ValueError, TypeError, RedisClusterException) as error:
         raise SettingsError(f"ISOTHERM_REDIS is {without_secrets(settings.redis)!r}: {error}") from error
     return cast(Client, redis)
@@ -152,14 +152,19 @@ async def _check_servers(redis: Any, where: str) -> None:
                 f"{where} is a node of a Redis Cluster; name several of its nodes, so that one may fail: "
                 f"ISOTHERM_REDIS=redis://{','.join(nodes) or 'HOST:PORT,HOST:PORT'}"
             )
-        _check(info, where)
+        check_server(info, where)
         return
     await redis.initialize()
     for node in redis.get_primaries():
-        _check(await redis.info(target_nodes=node), f"{where}, node {node.name},")
+        check_server(await redis.info(target_nodes=node), f"{where}, node {node.name},")
 
 
-def _check(info: Mapping[str, Any], where: str) -> None:
+def check_server(info: Mapping[str, Any], where: str) -> None:
+    """Refuse a server by what it says of itself (INFO).
+
+    Raises:
+        SettingsError: it is too old or evicts keys.
+    """
     for name, field, least in (("Valkey", "valkey_version", (7, 2)), ("Redis", "redis_version", (7, 0))):
         if field in info:
             found = str(info[field])

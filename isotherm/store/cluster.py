@@ -37,7 +37,7 @@ class Cluster(RedisCluster):
         with _failures(self):
             return await super().execute_command(*args, **kwargs)
 
-    async def script_load(self, script: str) -> str:
+    async def script_load(self, script: str) -> str:  # type: ignore[override]
         """Return the script's digest; a node is given the script when it turns out not to have it."""
         digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         self._scripts[digest] = script
@@ -54,15 +54,11 @@ class Cluster(RedisCluster):
 
     def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:
         """Return a pipeline; with ``transaction`` all its keys must be of one slot."""
-        return _Pipeline(self, transaction)
+        return _Pipeline(self, transaction)  # type: ignore[abstract]  # redis-py's types lack an attribute
 
     def pubsub(self, *args: Any, **kwargs: Any) -> ClusterPubSub:
         """Return a subscription by way of one node: the cluster passes every message to all of them."""
         return _PubSub(self, *args, **kwargs)
-
-    def forget_topology(self) -> None:
-        """Look at it anew before the next command."""
-        self._initialize = True
 
     async def aclose(self) -> None:
         """Close all connections, also when the topology was due to be looked at, where redis-py would leave them."""
@@ -91,7 +87,7 @@ def _failures(cluster: RedisCluster) -> Iterator[None]:
     except (RedisError, RedisClusterException, OSError, LookupError) as error:
         # LookupError: no node is known for a slot, or none at all, while the topology is looked at.
         if not isinstance(error, ResponseError) or isinstance(error, ClusterError):
-            cluster.forget_topology()
+            cluster._initialize = True  # what redis-py does after a command, not after a pipeline or a subscription
         if isinstance(error, RedisError):
             raise
         raise ClusterError(f"the cluster is not whole: {error}") from error

@@ -111,10 +111,17 @@ async def test_an_answer_is_lost(server: Valkey, closes: bool) -> None:
         await load.until("conflict", 1)
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, tool: Callable[[str], str]) -> Iterator[RedisCluster]:
-    with RedisCluster(tmp_path / "cluster", tool("redis-server")) as cluster:
+@pytest.fixture(scope="module")
+def one_cluster(tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]) -> Iterator[RedisCluster]:
+    with RedisCluster(tmp_path_factory.mktemp("cluster"), tool("redis-server")) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def cluster(one_cluster: RedisCluster) -> RedisCluster:
+    one_cluster.start()
+    one_cluster.empty()
+    return one_cluster
 
 
 async def test_a_replica_takes_over(cluster: RedisCluster) -> None:
@@ -122,7 +129,7 @@ async def test_a_replica_takes_over(cluster: RedisCluster) -> None:
         for partition in LOADED[:2]:
             cluster.primary_of(partition).kill()
             await load.until("committed", 1)
-            await asyncio.to_thread(cluster.start)
+            await asyncio.to_thread(cluster.start)  # the old primary comes back as a replica
 
 
 async def test_a_replica_takes_over_that_lacks_the_last_commits(cluster: RedisCluster) -> None:
@@ -133,7 +140,6 @@ async def test_a_replica_takes_over_that_lacks_the_last_commits(cluster: RedisCl
         await load.until("committed", 20, (partition,))
         primary.kill()
         await load.until("sought", 1, (partition,))
-        await asyncio.to_thread(cluster.start)
 
 
 async def test_primaries_change_places_with_their_replicas(cluster: RedisCluster) -> None:

@@ -59,7 +59,7 @@ class Log:
     def feed(self) -> None:
         """Append a pack: readings of now and some that are late, none at the time of another."""
         draw, size = self._random, self._random.randrange(1, 8)
-        times = []
+        times: list[int] = []
         while len(times) < size:
             time = now_us() - (draw.randrange(30 * MINUTE) if draw.random() < 0.2 else draw.randrange(1_000))
             if time not in self._times:
@@ -133,8 +133,26 @@ class Load:
         self.logs = {partition: Log(partition, self._tell) for partition in LOADED}
         self._seen: Counter[tuple[str, int]] = Counter()
         self._changed = asyncio.Event()
+        self._running: list[asyncio.Task[None]] = []
         writer = _Writer(redis, self._tell)
         self.shards = {partition: Shard(partition, writer, log) for partition, log in self.logs.items()}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Feed and apply for the length of the block, and apply the rest."""
+        feeding = asyncio.create_task(self._feed(), name="feed")
+        pumps = [asyncio.create_task(self._pump(partition), name=f"pump-{partition}") for partition in LOADED]
+        self._running = [feeding, *pumps]
+        for task in self._running:
+            task.add_done_callback(lambda _: self._changed.set())
+        try:
+            await self.until("committed")
+            yield
+            await self.until("committed")
+            await end([feeding])
+            await self._drained()
+        finally:
+            await end(self._running)
 
     async def until(self, event: str, times: int = 3, partitions: tuple[int, ...] = LOADED) -> None:
         """Wait until each of the partitions has seen an event so many times more.
@@ -147,7 +165,7 @@ class Load:
         wanted = {(event, partition): self._seen[event, partition] + times for partition in partitions}
         await self._wait(lambda: all(self._seen[key] >= number for key, number in wanted.items()), event)
 
-    async def drained(self) -> None:
+    async def _drained(self) -> None:
         """Wait until everything is applied."""
         for log in self.logs.values():
             log.feed()  # a shard compares notes with the store when it has a record
@@ -155,14 +173,14 @@ class Load:
             lambda: all(self.shards[number].position == len(log.packs) for number, log in self.logs.items()), "drained"
         )
 
-    async def feed(self) -> None:
+    async def _feed(self) -> None:
         """Append packs until cancelled."""
         while True:
             for log in self.logs.values():
                 log.feed()
             await asyncio.sleep(FEED_SECONDS)
 
-    async def pump(self, partition: int) -> None:
+    async def _pump(self, partition: int) -> None:
         """Apply a partition until cancelled."""
         log, shard = self.logs[partition], self.shards[partition]
         while True:
@@ -177,6 +195,9 @@ class Load:
         try:
             async with asyncio.timeout(HEAL_SECONDS):
                 while not condition():
+                    for task in self._running:
+                        if task.done() and not task.cancelled():
+                            task.result()
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -189,17 +210,8 @@ async def steady_load(url: str) -> AsyncIterator[Load]:
     """Load on the store at ``url`` for the length of the block; then all must be there, once."""
     async with client.connected(Settings(redis=url, partitions=PARTITIONS)) as redis:
         load = Load(redis)
-        running = [asyncio.create_task(load.pump(partition), name=f"pump-{partition}") for partition in LOADED]
-        try:
-            feeding = asyncio.create_task(load.feed(), name="feed")
-            running.append(feeding)
-            await load.until("committed")
+        async with load.running():
             yield load
-            await load.until("committed")
-            feeding.cancel()
-            await load.drained()
-        finally:
-            await end(running)
         for partition, log in load.logs.items():
             await _compare(redis, partition, log)
 

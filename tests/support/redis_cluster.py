@@ -108,6 +108,8 @@ class RedisCluster:
         for node in self.nodes:
             if not node.is_running:
                 node.start()
+            else:
+                node.ask("CONFIG", "SET", "masteruser", "", "masterauth", "")  # see cut_off
         _wait(lambda: all(_state(node) == "ok" for node in self.nodes) and self._is_replicated())
 
     def stop(self) -> None:
