@@ -213,7 +213,7 @@ class Shard:
         if conflict is not None:
             self._move(conflict.next)
             return None
-        self._next = next_offset
+        self._next, self._sought = next_offset, -1
         self._windows |= sieve.windows
         return sum(batch.stored.values())
 

@@ -27,7 +27,10 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path(".isotherm"), description="Where a local stack keeps its files, and is found by.")
     kafka: str = Field("127.0.0.1:9092", description="Bootstrap servers of Kafka: host:port, comma-separated.")
-    redis: str = Field("redis://127.0.0.1:6379/0", description="URL of Redis 7 or later, or Valkey 7.2 or later.")
+    redis: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="URL of Redis 7 or later, or Valkey 7.2 or later; of a cluster, with several nodes: redis://a:7000,b:7000.",
+    )
     mqtt: str = Field("127.0.0.1:1883", description="MQTT broker: host:port.", pattern=r"^\S+:\d+$")
     mqtt_version: Literal["auto", "5", "3.1.1"] = Field(
         "auto", description="MQTT version that the broker speaks: 5, 3.1.1; auto tries one after the other."

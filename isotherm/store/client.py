@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Protocol, cast
+from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.settings import Settings
+from isotherm.store.cluster import NO_CLUSTER, Cluster
 from isotherm.store.layout import PARTITIONS_KEY
 
 TIMEOUT_SECONDS = 5.0
+
+KEEPS = "noeviction"
+"""The maxmemory-policy under which a full server refuses writes; under all others it deletes keys."""
 
 
 class Client(Protocol):
@@ -55,37 +63,124 @@ def connect(settings: Settings) -> Client:
 
     redis-py would repeat a command up to ten times after a time-out, and so apply an increment twice: here a failure is
     raised at once, and whoever repeats a write does so through a compare-and-swap.
+
+    Raises:
+        SettingsError: the URL is none.
     """
-    redis: Any = Redis.from_url(
-        settings.redis,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=False,
-    )
+    options: dict[str, Any] = {
+        "socket_timeout": TIMEOUT_SECONDS,
+        "socket_connect_timeout": TIMEOUT_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        "decode_responses": False,
+    }
+    try:
+        seeds = seed_urls(settings.redis)
+        redis: Any = Redis.from_url(seeds[0], **options) if len(seeds) == 1 else _cluster(seeds, options)
+    except (ValueError, TypeError, RedisClusterException) as error:
+        raise SettingsError(f"ISOTHERM_REDIS is {without_secrets(settings.redis)!r}: {error}") from error
     return cast(Client, redis)
 
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Client]:
-    """A client whose server answers, for the length of the block.
+    """A client whose server answers and keeps what it is given, for the length of the block.
 
     Raises:
         Unavailable: the server does not answer.
-        SettingsError: the data there was stored with another number of partitions.
+        SettingsError: it is too old, evicts keys, or is a cluster or none where the other was said; or the data there was
+            stored with another number of partitions.
     """
     client = connect(settings)
+    where = f"the store at {without_secrets(settings.redis)}"
     try:
         try:
+            await _check_servers(client, where)
             await client.set(PARTITIONS_KEY, settings.partitions, nx=True)
             stored = int(await client.get(PARTITIONS_KEY) or 0)
         except RedisError as error:
-            raise Unavailable(f"the store at {settings.redis} does not answer: {error}") from error
+            if NO_CLUSTER in str(error):
+                raise SettingsError(f"{where} is no Redis Cluster; write one address, not several") from error
+            raise Unavailable(f"{where} does not answer: {error}") from error
         if stored != settings.partitions:
             raise SettingsError(
-                f"the store at {settings.redis} holds {stored} partitions, ISOTHERM_PARTITIONS is "
-                f"{settings.partitions}; set it to the store's number"
+                f"{where} holds {stored} partitions, ISOTHERM_PARTITIONS is {settings.partitions}; "
+                "set it to the store's number"
             )
         yield client
     finally:
         await client.aclose()
+
+
+def seed_urls(url: str) -> list[str]:
+    """Return one URL for each address in ``url``.
+
+    >>> seed_urls("redis://:secret@a:7000,b:7001/0")
+    ['redis://:secret@a:7000/0', 'redis://:secret@b:7001/0']
+    """
+    parts = urlsplit(url)
+    user, at, addresses = parts.netloc.rpartition("@")
+    return [urlunsplit(parts._replace(netloc=user + at + one.strip())) for one in addresses.split(",")]
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL as it may be shown.
+
+    >>> without_secrets("rediss://admin:secret@a:7000,b:7001/0?password=secret")
+    'rediss://a:7000,b:7001/0'
+    """
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+
+
+def _cluster(seeds: Sequence[str], options: dict[str, Any]) -> Cluster:
+    """Return a client of a cluster; it always begins at the seeds, for the addresses that nodes tell may pass away."""
+    each = [parse_url(seed) for seed in seeds]
+    nodes = [ClusterNode(one.get("host", "localhost"), one.get("port", 6379)) for one in each]
+    common: dict[str, Any] = {name: value for name, value in each[0].items() if name not in ("host", "port")}
+    if common.pop("connection_class", None) is SSLConnection:
+        common["ssl"] = True
+    # With reinitialize_steps every so many redirections would end all connections; a redirection says enough by itself.
+    return Cluster(startup_nodes=nodes, dynamic_startup_nodes=False, reinitialize_steps=0, **common, **options)
+
+
+async def _check_servers(redis: Any, where: str) -> None:
+    """Refuse servers that would lose what they are given.
+
+    Raises:
+        SettingsError: a server is too old, evicts keys, or is a node of a cluster that was taken for a single one.
+        RedisError: it does not answer.
+    """
+    if not isinstance(redis, Cluster):
+        info = await redis.info()
+        if info.get("cluster_enabled"):
+            slots = await redis.execute_command("CLUSTER SLOTS")
+            nodes = sorted({f"{host.decode()}:{port}" for _, _, (host, port, *_), *_ in slots})
+            raise SettingsError(
+                f"{where} is a node of a Redis Cluster; name several of its nodes, so that one may fail: "
+                f"ISOTHERM_REDIS=redis://{','.join(nodes) or 'HOST:PORT,HOST:PORT'}"
+            )
+        check_server(info, where)
+        return
+    await redis.initialize()
+    for node in redis.get_primaries():
+        check_server(await redis.info(target_nodes=node), f"{where}, node {node.name},")
+
+
+def check_server(info: Mapping[str, Any], where: str) -> None:
+    """Refuse a server by what it says of itself (INFO).
+
+    Raises:
+        SettingsError: it is too old or evicts keys.
+    """
+    for name, field, least in (("Valkey", "valkey_version", (7, 2)), ("Redis", "redis_version", (7, 0))):
+        if field in info:
+            found = str(info[field])
+            if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < least:
+                raise SettingsError(f"{where} is {name} {found}; it must be Redis 7.0 or Valkey 7.2, or later")
+            break
+    policy = info.get("maxmemory_policy", KEEPS)
+    if info.get("maxmemory") and policy != KEEPS:
+        raise SettingsError(
+            f"{where} has maxmemory-policy {policy}: when its memory is full it would delete history and progress unseen. "
+            f"Type `CONFIG SET maxmemory-policy {KEEPS}` in redis-cli, and write it into its configuration"
+        )

@@ -144,6 +144,16 @@ async def test_a_store_that_lost_its_last_seconds_is_caught_up_from_the_log() ->
     assert store.values == [5, 6, 7, 8, 9]
 
 
+async def test_a_store_that_falls_back_to_the_same_place_again_is_caught_up_again() -> None:
+    store, log = MemoryStore(at=5), MemoryLog()
+    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    for _ in range(2):
+        await shard.apply(log.records(5, 6))
+        store.at, store.values = 5, []
+        await shard.apply(log.records(7))
+    assert log.sought == [5, 5]
+
+
 async def test_a_partition_that_another_worker_had_meanwhile_goes_on_where_that_one_ended() -> None:
     store, log = MemoryStore(), MemoryLog()
     shard = Shard(0, store, log)  # type: ignore[arg-type]

@@ -30,12 +30,13 @@ LOG = "log-1"
 
 
 class Server(Protocol):
-    """A real server, which can be killed and started again on the same data."""
+    """Real servers. They can be killed and started again on the same data: of a cluster, the primary of PARTITION."""
 
     @property
     def url(self) -> str: ...
     def start(self) -> None: ...
     def kill(self) -> None: ...
+    def empty(self) -> None: ...
 
 
 def pack(times: list[int], values: list[float], received_at: int = 0, unit: str = "") -> Pack:
@@ -113,10 +114,8 @@ class StoreContract:
 
     @pytest.fixture
     async def redis(self, server: Server) -> AsyncIterator[Client]:
+        server.empty()
         async with client.connected(Settings(redis=server.url)) as redis:
-            raw = redis
-            await raw.evalsha(await raw.script_load("return redis.call('FLUSHALL')"), 0)
-            await raw.set(layout.PARTITIONS_KEY, 8, nx=True)
             yield redis
 
     @pytest.fixture

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.contracts.store import StoreContract
+from tests.contracts.store import PARTITION, StoreContract
+from tests.support.redis_cluster import RedisCluster
 from tests.support.valkey import Valkey
 
 
@@ -23,4 +24,12 @@ class TestRedis(StoreContract):
     @classmethod
     def server(cls, tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]) -> Iterator[Valkey]:
         with Valkey(tmp_path_factory.mktemp("redis"), binary=tool("redis-server")) as server:
+            yield server
+
+
+class TestRedisCluster(StoreContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls, tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], str]) -> Iterator[RedisCluster]:
+        with RedisCluster(tmp_path_factory.mktemp("cluster"), tool("redis-server"), PARTITION) as server:
             yield server
