@@ -113,6 +113,8 @@ class Settings(BaseSettings):
                 f"{PREFIX}MQTT_WORKER is {self.mqtt_worker}, expected less than {PREFIX}MQTT_WORKERS, {self.mqtt_workers}: "
                 "the first is 0"
             )
+        if self.mqtt_shared and self.mqtt_version == "3.1.1":
+            raise ValueError(f"{PREFIX}MQTT_SHARED needs MQTT 5, {PREFIX}MQTT_VERSION is 3.1.1: set {PREFIX}MQTT_WORKERS")
         if self.mqtt_shared and self.mqtt_workers > 1:
             raise ValueError(
                 f"{PREFIX}MQTT_SHARED has the broker divide the messages, {PREFIX}MQTT_WORKERS the connectors: set one"

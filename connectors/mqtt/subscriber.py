@@ -148,7 +148,8 @@ class Subscriber:
             except (OSError, Refused) as error:
                 if self._throttle("away") is not None:
                     log.warning("the MQTT broker at %s: %s; trying again", self._settings.mqtt, error)
-                if isinstance(error, Refused) and self._settings.mqtt_version == "auto":
+                # One that is to share does not fall back on a version that cannot: it would take in everything.
+                if isinstance(error, Refused) and self._settings.mqtt_version == "auto" and not self._settings.mqtt_shared:
                     self._is_5 = not self._is_5
             else:
                 version = "5" if self._is_5 else "3.1.1"

@@ -44,6 +44,11 @@ FEED_SECONDS = 0.005
 HEAL_SECONDS = 20.0
 
 
+def when_the_hour_is_over() -> int:
+    """Return a time at which everything of now may be sealed, µs since the epoch UTC."""
+    return now_us() + HOUR + 15 * MINUTE
+
+
 class Log:
     """A partition of a log, which keeps everything, and one reader's place in it.
 
@@ -150,7 +155,6 @@ class Load:
     def __init__(self, redis: Client) -> None:
         self.redis = redis
         self.logs = {partition: Log(partition, self._tell) for partition in LOADED}
-        self.sealed = 0
         self._seen: Counter[tuple[str, int]] = Counter()
         self._changed = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
@@ -207,8 +211,8 @@ class Load:
         while True:
             for sealer in sealers:
                 with contextlib.suppress(Unavailable):
-                    async for count in sealer.sweep(now_us() + HOUR + 15 * MINUTE):
-                        self.sealed += count
+                    async for _ in sealer.sweep(when_the_hour_is_over()):
+                        pass
             await asyncio.sleep(FEED_SECONDS)
 
     async def _pump(self, partition: int) -> None:
@@ -243,8 +247,10 @@ async def steady_load(url: str) -> AsyncIterator[Load]:
         load = Load(redis)
         async with load.running():
             yield load
-        assert load.sealed > 0
         for partition, log in load.logs.items():
+            await _compare(redis, partition, log)
+            async for _ in Sealer(redis, partition).sweep(when_the_hour_is_over()):
+                pass
             await _compare(redis, partition, log)
 
 
