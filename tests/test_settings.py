@@ -41,6 +41,7 @@ def test_an_impossible_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             {"mqtt_workers": 2, "mqtt_shared": True},
             "ISOTHERM_MQTT_SHARED has the broker divide the messages, ISOTHERM_MQTT_W",
         ),
+        ({"mqtt_version": "3.1.1", "mqtt_shared": True}, "ISOTHERM_MQTT_SHARED needs MQTT 5.*set ISOTHERM_MQTT_WORKERS"),
         ({"auth": "open", "host": "0.0.0.0"}, "ISOTHERM_AUTH is open, .* ISOTHERM_HOST 0.0.0.0; set ISOTHERM_AUTH=token"),
     ],
 )

@@ -84,8 +84,9 @@ def _failures(cluster: RedisCluster) -> Iterator[None]:
     """Make every failure a RedisError, after which the topology is looked at anew."""
     try:
         yield
-    except (RedisError, RedisClusterException, OSError, LookupError) as error:
-        # LookupError: no node is known for a slot, or none at all, while the topology is looked at.
+    except (RedisError, RedisClusterException, OSError, LookupError, AttributeError) as error:
+        # LookupError: no node is known for a slot, or none at all, while the topology is looked at. AttributeError: when one
+        # command finds the cluster down redis-py closes all connections, also those that others are about to write to.
         if not isinstance(error, ResponseError) or isinstance(error, ClusterError):
             cluster._initialize = True  # what redis-py does after a command, not after a pipeline or a subscription
         if isinstance(error, RedisError):

@@ -146,8 +146,7 @@ async def test_primaries_change_places_with_their_replicas(cluster: RedisCluster
     async with steady_load(cluster.url) as load:
         for partition in LOADED:
             replica = cluster.replica_of(cluster.primary_of(partition))
-            replica.ask("CLUSTER", "FAILOVER")
-            await asyncio.to_thread(cluster.until_primary, replica)
+            await asyncio.to_thread(cluster.exchange, replica)
             await load.until("committed")
 
 

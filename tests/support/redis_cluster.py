@@ -6,6 +6,7 @@ seconds that a primary takes before it accepts writes.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ PRIMARIES = 3
 SLOTS = 16384
 NODE_TIMEOUT_MS = 1000
 START_SECONDS = 30.0
+FAILOVER_SECONDS = 6.0  # after five the nodes give an exchange up
 POLL_SECONDS = 0.02
 
 
@@ -59,6 +61,10 @@ class Node:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        return (self.directory / "node.log").read_text()[-1000:]
 
     def ask(self, *command: str) -> Any:
         """Return the answer to a command.
@@ -110,7 +116,12 @@ class RedisCluster:
                 node.start()
             else:
                 node.ask("CONFIG", "SET", "masteruser", "", "masterauth", "")  # see cut_off
-        _wait(lambda: all(_state(node) == "ok" for node in self.nodes) and self._is_replicated())
+        try:
+            _wait(lambda: all(_state(node) == "ok" for node in self.nodes) and self._is_replicated())
+        except TimeoutError as error:
+            for node in self.nodes:
+                error.add_note(f"{node.address}: {node.last_words()}")
+            raise
 
     def stop(self) -> None:
         """End all nodes."""
@@ -149,9 +160,13 @@ class RedisCluster:
         replica.ask("CLIENT", "KILL", "TYPE", "master")
         _wait(lambda: replica.ask("ROLE")[3] != "connected")
 
-    def until_primary(self, node: Node) -> None:
-        """Wait until a replica has become a primary."""
-        _wait(lambda: _role(node) == "master")
+    def exchange(self, replica: Node) -> None:
+        """Let a replica and its primary change places; both agree on it, or not, so it is asked for until they do."""
+        for _ in range(5):
+            replica.ask("CLUSTER FAILOVER")
+            with contextlib.suppress(TimeoutError):
+                return _wait(lambda: _role(replica) == "master", FAILOVER_SECONDS)
+        raise TimeoutError("a replica and its primary do not change places")
 
     def _is_replicated(self) -> bool:
         roles = [_role(node) for node in self.nodes]
@@ -176,16 +191,14 @@ class RedisCluster:
         (node.directory / "nodes.conf").write_text("\n".join(lines) + "\n")
 
 
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def _wait(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while True:
-        try:
+        with contextlib.suppress(RedisError):  # of a node that is still loading, or not listening yet
             if condition():
                 return
-        except RedisError:
-            pass  # a node that is still loading, or not listening yet
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the cluster is not well after {START_SECONDS:.0f} s")
+            raise TimeoutError(f"the cluster is not as it should be after {seconds:.0f} s")
         time.sleep(POLL_SECONDS)
 
 
