@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,12 @@ DEFAULT_POINTS = 1_000
 
 MAX_CHUNKS_AT_ONCE = 512
 """Chunks that one command reads: more would keep the store from its other work for too long."""
+
+SERIES_AT_ONCE = 16
+"""Series whose rollups :meth:`Reader.stored` reads together; raw points are read one series and chunk at a time."""
+
+EXPIRY_MARGIN = 1 * MINUTE
+"""How long before its expiry a chunk is no longer relied on by a reading that takes a while."""
 
 WIDTHS = tuple(
     count * unit
@@ -135,18 +141,8 @@ class Reader:
         if points <= 0 or end < start:
             raise ValueError(f"expected points > 0 and start <= end, got points={points}, start={start}, end={end}")
         width = row_width(end - start, points)
-        plan = _plan(start, end, width, now_us())
-        chunks = [(tier, chunk) for part in plan for tier, chunk in _chunks(*part)]
-        found = dict.fromkeys(series, _EMPTY)
-        at_once = max(1, MAX_CHUNKS_AT_ONCE // max(1, len(chunks)))
-        for partition, names in self._by_partition(series).items():
-            for first in range(0, len(names), at_once):
-                some = names[first : first + at_once]
-                held = await self._fetch(partition, [(name, tier, chunk) for name in some for tier, chunk in chunks])
-                for number, name in enumerate(some):
-                    records = held[number * len(chunks) : (number + 1) * len(chunks)]
-                    found[name] = _fit(_decode(plan, records), points, width)
-        return found
+        rows = await self._rows(series, _plan(start, end, width, now_us()))
+        return {name: _fit(parts, points, width) for name, parts in rows.items()}
 
     async def series(self, pattern: str = "*") -> list[str]:
         """Return the series whose name matches a pattern such as ``sensor-*/temperature``, ascending.
@@ -158,15 +154,37 @@ class Reader:
         Raises:
             Unavailable: Redis does not answer.
         """
-        matches = re.compile(fnmatch.translate(pattern)).match
         found: list[str] = []
         try:
             for partition in range(self._partitions):
                 names = await self._redis.hkeys(layout.latest_key(partition))
-                found += filter(matches, (name.decode() for name in names))
+                found += (text for name in names if fnmatchcase(text := name.decode(), pattern))
         except RedisError as error:
             raise Unavailable(f"the store does not answer: {error}") from error
         return sorted(found)
+
+    async def stored(self, series: Sequence[str], start: int, end: int) -> AsyncIterator[tuple[str, History]]:
+        """Yield everything of [start, end) that is kept, each reading once, at the finest resolution kept for its age.
+
+        The rows of a series ascend, over one or several histories. A row that ``start`` or ``end`` falls into is whole.
+        What arrives while this runs may be there or not. Memory is bounded by one chunk of raw points, or the rollups of
+        ``SERIES_AT_ONCE`` series.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        for first in range(0, len(series), SERIES_AT_ONCE):
+            some = series[first : first + SERIES_AT_ONCE]
+            plan = _plan(start, end, 0, now_us() + EXPIRY_MARGIN)
+            rollups = [part for part in plan if part[0] is not RAW]
+            raw = [part for part in plan if part[0] is RAW]
+            older = await self._rows(some, rollups)
+            for name in some:
+                if len(rows := _concatenate(older.pop(name))):
+                    yield name, rows
+                for begin, until in ((b, u) for _, low, high in raw for b, u in _by_chunk(low, high)):
+                    for rows in (await self._rows([name], [(RAW, begin, until)]))[name]:
+                        yield name, rows
 
     async def latest(self) -> list[Latest]:
         """Return the newest value of every series, ascending by device and metric.
@@ -237,6 +255,19 @@ class Reader:
             parts = answers[number * len(chunks) : (number + 1) * len(chunks)]
             after = tuple((chunk, lengths.get(chunk, 0) + len(part)) for chunk, part in zip(chunks, parts, strict=True))
             found[series] = np.frombuffer(b"".join(parts), dtype=POINT), Cursor(after)
+        return found
+
+    async def _rows(self, series: Sequence[str], plan: Sequence[tuple[Tier, int, int]]) -> dict[str, list[History]]:
+        """Return for each series the rows of each part of a plan where there are any."""
+        chunks = [(tier, chunk) for part in plan for tier, chunk in _chunks(*part)]
+        found: dict[str, list[History]] = {name: [] for name in series}
+        at_once = max(1, MAX_CHUNKS_AT_ONCE // max(1, len(chunks)))
+        for partition, names in self._by_partition(series).items():
+            for first in range(0, len(names), at_once):
+                some = names[first : first + at_once]
+                held = await self._fetch(partition, [(name, tier, chunk) for name in some for tier, chunk in chunks])
+                for number, name in enumerate(some):
+                    found[name] = _decode(plan, held[number * len(chunks) : (number + 1) * len(chunks)])
         return found
 
     async def _fetch(self, partition: int, wanted: Sequence[tuple[str, Tier, int]]) -> list[NDArray[np.void]]:
@@ -365,6 +396,12 @@ def _chunks(tier: Tier, start: int, end: int) -> list[tuple[Tier, int]]:
     """Return the chunks of a tier that [start, end) touches, the slot that ``start`` falls into included."""
     start -= start % max(tier.step, 1)
     return [(tier, chunk) for chunk in range(start // tier.chunk, -(-end // tier.chunk))]
+
+
+def _by_chunk(start: int, end: int) -> list[tuple[int, int]]:
+    """Cut a range where chunks of raw points meet."""
+    edges = [start, *range((start // RAW.chunk + 1) * RAW.chunk, end, RAW.chunk), end]
+    return list(pairwise(edges))
 
 
 def _decode(plan: Sequence[tuple[Tier, int, int]], records: Sequence[NDArray[np.void]]) -> list[History]:

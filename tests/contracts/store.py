@@ -164,6 +164,10 @@ class StoreContract:
         # The finest tier that is kept answers for each age.
         found = await reader.query(SERIES, now - 5001 * HOUR, now + 1, 10_000_000_000)
         assert set(found.width.tolist()) == {0, 10 * SECOND, MINUTE, HOUR}
+        # So it is when everything is read, piece by piece.
+        parts = [part async for _, part in reader.stored([SERIES], now - 5001 * HOUR, now + 1)]
+        assert [row for part in parts for row in rows(part)] == rows(found)
+        assert [at for part in parts for at in part.last_at.tolist()] == sorted(times)
 
     async def test_series_of_every_partition_are_read_together_as_each_is_alone(
         self, redis: Client, reader: Reader, monkeypatch: pytest.MonkeyPatch
