@@ -49,6 +49,22 @@ class Slots:
 
 
 @dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest values of some series, in whatever tier they are kept.
+
+    Attributes:
+        series: Index of the series, shape (n,), no two alike.
+        time, value: Of the newest reading, µs since the epoch UTC, shape (n,).
+        received_at: When it was received, µs, shape (n,).
+    """
+
+    series: NDArray[np.int64]
+    time: NDArray[np.int64]
+    value: NDArray[np.float64]
+    received_at: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What some consecutive records of one partition add to the store.
 
@@ -62,6 +78,7 @@ class Batch:
         units: Series → unit, where there is news.
         stored: Connector → number of readings and attributes.
         attributes: String values in order of arrival; the newest of each is kept.
+        newest: The newest values, where they are not the last point of each series.
     """
 
     names: Sequence[str]
@@ -73,6 +90,7 @@ class Batch:
     units: Mapping[str, str] = field(default_factory=dict)
     stored: Mapping[str, int] = field(default_factory=dict)
     attributes: Sequence[Attribute] = ()
+    newest: Newest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +177,10 @@ def _encode(partition: int, batch: Batch) -> tuple[list[str], list[Any]]:
     _add_chunks(keys, chunks, partition, RAW, batch.names, batch.series, batch.time // RAW.chunk, points)
     raws = len(keys) - named - rollups
 
-    newest = np.flatnonzero(np.diff(batch.series, append=-1))  # the last row of each series
-    latest = np.empty(len(newest), dtype=LATEST)
-    latest["time"], latest["value"] = batch.time[newest], batch.value[newest]
-    latest["received_at"] = batch.received_at
-    names = [batch.names[index] for index in batch.series[newest].tolist()]
+    newest = batch.newest or _newest_points(batch)
+    latest = np.empty(len(newest.series), dtype=LATEST)
+    latest["time"], latest["value"], latest["received_at"] = newest.time, newest.value, newest.received_at
+    names = [batch.names[index] for index in newest.series.tolist()]
 
     units = [text for pair in batch.units.items() for text in pair]
     stored: list[Any] = [part for pair in batch.stored.items() for part in pair]
@@ -172,6 +189,11 @@ def _encode(partition: int, batch: Batch) -> tuple[list[str], list[Any]]:
         attributes += (name, time.to_bytes(8, "little", signed=True) + text.encode())
     counts = [rollups, raws, len(names), len(batch.units), len(batch.stored), len(batch.attributes)]
     return keys, [*counts, *chunks, *names, latest.tobytes(), *units, *stored, *attributes]
+
+
+def _newest_points(batch: Batch) -> Newest:
+    last = np.flatnonzero(np.diff(batch.series, append=-1))  # the last row of each series
+    return Newest(batch.series[last], batch.time[last], batch.value[last], np.full(len(last), batch.received_at))
 
 
 def _slot_records(slots: Slots) -> tuple[NDArray[np.int64], NDArray[np.void]]:
