@@ -1,7 +1,7 @@
 """The Parquet form of an archive.
 
-Arrays are built from buffers and read as buffers: ``pyarrow.array`` and ``to_numpy`` would import pandas, which takes a
-second.
+Arrays are built from buffers and read as buffers: ``pyarrow.array``, ``pyarrow.scalar`` and ``to_numpy`` would import
+pandas, which takes a second.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ class ParquetSource:
         self._readings = is_of_readings(path, self.header)
         wanted = (*Name._fields, "time", "value") if self._readings else COLUMNS
         self._columns = [name for name in wanted if name in self.header]
+        if "unit" in self._columns and pa.types.is_null(schema.field("unit").type):
+            self._columns.remove("unit")
         for name in self._columns:
             _check_type(path, schema.field(name))
 
@@ -129,7 +131,7 @@ class ParquetSource:
         columns: dict[str, Any] = {name: batch.column(batch.schema.get_field_index(name)) for name in self._columns}
         for name, column in columns.items():
             if name != "unit" and column.null_count:
-                for index in np.flatnonzero(_bits(pc.is_null(column))).tolist():
+                for index in np.flatnonzero(_nulls(column)).tolist():
                     faults.setdefault(index, Fault("malformed", f"{name} is null"))
         names, name_index = _names(columns, count)
         time = _times(columns["time"])
@@ -165,7 +167,7 @@ def _names(columns: Mapping[str, Any], count: int) -> tuple[list[Name], NDArray[
         if part in columns:
             encoded = pc.dictionary_encode(columns[part].dictionary_decode() if _is_coded(columns[part]) else columns[part])
             found = ["", *encoded.dictionary.to_pylist()]
-            own = _values_of(encoded.indices.fill_null(-1), np.dtype(np.int32)).astype(np.int64) + 1
+            own = np.where(_nulls(columns[part]), 0, _values_of(encoded.indices, np.dtype(np.int32)).astype(np.int64) + 1)
         else:
             found, own = [""], np.zeros(count, dtype=np.int64)
         index = index * len(found) + own
@@ -186,8 +188,7 @@ def _is_coded(column: Any) -> bool:
 
 
 def _numbers(column: Any, kind: Any) -> NDArray[Any]:
-    plain = pc.fill_null(pc.cast(column, kind, safe=False), 0)
-    return _values_of(plain, np.dtype(np.int64) if kind == pa.int64() else np.dtype(np.float64))
+    return _values_of(pc.cast(column, kind, safe=False), np.dtype(np.int64 if kind == pa.int64() else np.float64))
 
 
 def _times(column: Any) -> NDArray[np.int64]:
@@ -195,12 +196,17 @@ def _times(column: Any) -> NDArray[np.int64]:
 
 
 def _values_of(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the values of a column; where it is null, anything."""
+    if column.null_count == len(column):
+        return np.zeros(len(column), dtype=dtype)
     return np.frombuffer(column.buffers()[1] or b"", dtype=dtype)[column.offset : column.offset + len(column)]
 
 
-def _bits(column: Any) -> NDArray[np.uint8]:
-    bits = np.unpackbits(np.frombuffer(column.buffers()[1] or b"", dtype=np.uint8), bitorder="little")
-    return bits[column.offset : column.offset + len(column)]
+def _nulls(column: Any) -> NDArray[np.bool_]:
+    """Tell where a column is null."""
+    found = pc.is_null(column)
+    bits = np.unpackbits(np.frombuffer(found.buffers()[1] or b"", dtype=np.uint8), bitorder="little")
+    return bits[found.offset : found.offset + len(found)].astype(np.bool_)
 
 
 def _text(value: Any) -> str:

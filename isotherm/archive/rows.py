@@ -127,7 +127,7 @@ def is_of_readings(path: Path, header: Sequence[str]) -> bool:
     wrong = [f"no column {name!r}" for name in expected if name not in header]
     wrong += [f"{header.count(name)} columns {name!r}" for name in (*expected, "unit") if header.count(name) > 1]
     if wrong:
-        found = ", ".join(header)
+        found = ", ".join(map(repr, header))
         raise IsothermError(
             f"{path} has {wrong[0]}; expected {', '.join(READING_COLUMNS)} and perhaps unit, or {', '.join(COLUMNS)}; "
             f"found {found[:200] or 'none'}"

@@ -20,7 +20,7 @@ from isotherm.settings import Settings
 from isotherm.store import client, layout
 from isotherm.store.client import Client
 from isotherm.store.reader import History, Reader
-from isotherm.store.writer import Conflict, Writer
+from isotherm.store.writer import Conflict, Newest, Writer
 from isotherm.topics import partition_of
 
 SERIES = "room-1/temperature"
@@ -238,6 +238,20 @@ class StoreContract:
         await log.append(pack([now], [2.0]))
         await log.append(pack([now - SECOND], [1.0]))
         assert [latest.value for latest in await reader.latest()] == [2.0]
+
+    async def test_a_batch_may_name_newest_values_that_are_not_among_its_points(self, redis: Client, reader: Reader) -> None:
+        at = now_us() - 30 * DAY
+        batch = downsample([pack([at], [1.0], unit="Cel")])
+        one = np.zeros(1, dtype=np.int64)
+        for value, time in ((3.0, at + 2), (2.0, at + 1)):
+            newest = Newest(series=one, time=one + time, value=np.full(1, value), received_at=one + 7)
+            known = await Writer(redis, "import", "log").progress(PARTITION)
+            batch = replace(batch, series=one[:0], time=one[:0], value=np.empty(0), newest=newest)
+            conflict = await Writer(redis, "import", "log").commit(PARTITION, batch, expected=known, next_offset=int(value))
+            assert conflict is None
+        [latest] = await reader.latest()
+        assert (latest.time, latest.value, latest.received_at) == (at + 2, 3.0, 7)
+        assert (await reader.query(SERIES, at, at + 1, 1)).count.tolist() == [2]
 
     async def test_chunks_expire(self, redis: Client) -> None:
         at = now_us()
