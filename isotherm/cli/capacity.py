@@ -23,8 +23,8 @@ def capacity(
 ) -> None:
     """Say how much memory the store needs, once readings have come for as long as they are kept.
 
-    It is Valkey's used_memory; give the server half as much again, for clients and for rewriting its append-only file. Redis
-    takes up to a third more.
+    It is Valkey's used_memory, within a quarter; Redis may take 1.7 times as much. The server needs room beyond it for
+    clients and for rewriting its append-only file: up to as much again under heavy load.
     """
     from isotherm.store import capacity as formula
 
