@@ -20,7 +20,21 @@ def isotherm(*arguments: str, directory: Path, stdin: str | None = None) -> subp
 
 @pytest.mark.parametrize(
     "command",
-    ["up", "connect", "worker", "web", "simulate", "devices", "query", "tail", "ledger", "decode"],
+    [
+        "up",
+        "connect",
+        "worker",
+        "web",
+        "simulate",
+        "devices",
+        "query",
+        "tail",
+        "ledger",
+        "decode",
+        "export",
+        "import",
+        "capacity",
+    ],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     shown = isotherm(command, "--help", directory=tmp_path)
@@ -28,7 +42,7 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     assert "Usage" in shown.stdout
 
 
-@pytest.mark.parametrize("command", [("devices",), ("query", "a", "b"), ("ledger",), ("tail",)])
+@pytest.mark.parametrize("command", [("devices",), ("query", "a", "b"), ("ledger",), ("tail",), ("export", "x.csv")])
 def test_without_a_stack_it_says_how_to_start_one(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +66,15 @@ def test_without_a_stack_it_says_how_to_start_one(
         (("tail", "everything"), "expected one of readings, rejects"),
         (("up", "--port-base", "80"), "--port-base is 80, expected 1024 to"),
         (("up", "--devices", "0"), "--devices"),
+        (("export", "x.txt"), "a file named 'x.txt', expected csv or parquet"),
+        (("export", "x", "--format", "xlsx"), "'xlsx', expected csv or parquet"),
+        (("export", "-", "--format", "parquet"), "standard output takes csv only"),
+        (("export", "x.csv", "--since", "yesterday"), "expected ISO 8601 such as"),
+        (("export", "x.csv", "--since", "2026-01-01", "--last", "1h"), "--last and --since exclude each other"),
+        (("export", "x.csv", "--until", "1999-01-01"), "before anything that is kept"),
+        (("import", "x"), "a file named 'x', expected csv or parquet"),
+        (("capacity", "--series", "0", "--rate", "1"), "--series"),
+        (("capacity", "--series", "1", "--rate", "-1"), "expected more than 0"),
         (("decode", "nowhere.bin"), "nowhere.bin cannot be read"),
         (("decode", "/dev/null", "--hex"), "/dev/null holds no payload, expected hexadecimal digits"),
         (("decode", "/dev/null", "--type", "smoke"), "there is no format 'smoke'; there are graphite, influx"),

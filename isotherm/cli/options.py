@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from isotherm.limits import DAY, HOUR, MINUTE, SECOND
+from isotherm import clock
 
 DataDir = Annotated[
     Path | None,
@@ -16,23 +15,17 @@ DataDir = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-
 
 def duration_us(text: str) -> int:
     """Parse a duration such as ``90s``, ``10m``, ``24h`` or ``7d`` into µs.
 
     Raises:
         typer.BadParameter: it is none.
-
-    >>> duration_us("10m")
-    600000000
     """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise typer.BadParameter(f"{text!r}, expected a duration such as 90s, 10m, 24h or 7d")
-    return int(float(match[1]) * _UNITS[match[2]])
+    try:
+        return clock.duration_us(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def address(text: str) -> tuple[str, int]:

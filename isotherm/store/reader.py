@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,12 @@ MAX_CHUNKS_AT_ONCE = 512
 
 OPEN_KNOWN_US = 1 * MINUTE
 """How long a reader remembers which points are not rolled up yet."""
+
+SERIES_AT_ONCE = 16
+"""Series whose rollups :meth:`Reader.stored` reads together; raw points are read one series and chunk at a time."""
+
+EXPIRY_MARGIN = 1 * MINUTE
+"""How long before its expiry a chunk is no longer relied on by a reading that takes a while."""
 
 WIDTHS = tuple(
     count * unit
@@ -144,20 +149,8 @@ class Reader:
         if points <= 0 or end < start:
             raise ValueError(f"expected points > 0 and start <= end, got points={points}, start={start}, end={end}")
         width = row_width(end - start, points)
-        now = now_us()
-        plan = _plan(start, end, width, now)
-        found = dict.fromkeys(series, _EMPTY)
-        for partition, names in self._by_partition(series).items():
-            wanted = _Wanted(plan, await self._not_rolled_up(partition, now))
-            at_once = max(1, MAX_CHUNKS_AT_ONCE // max(1, len(wanted)))
-            for first in range(0, len(names), at_once):
-                some = names[first : first + at_once]
-                # One command for all of a series: an hour that is rolled up meanwhile is seen before or after.
-                values = await self._get([key for name in some for key in wanted.keys(partition, name)])
-                for number, name in enumerate(some):
-                    mine = values[number * len(wanted) : (number + 1) * len(wanted)]
-                    found[name] = _fit(wanted.decode(mine), points, width)
-        return found
+        rows = await self._rows(series, _plan(start, end, width, now_us()))
+        return {name: _fit(parts, points, width) for name, parts in rows.items()}
 
     async def series(self, pattern: str = "*") -> list[str]:
         """Return the series whose name matches a pattern such as ``sensor-*/temperature``, ascending.
@@ -169,15 +162,37 @@ class Reader:
         Raises:
             Unavailable: Redis does not answer.
         """
-        matches = re.compile(fnmatch.translate(pattern)).match
         found: list[str] = []
         try:
             for partition in range(self._partitions):
                 names = await self._redis.hkeys(layout.latest_key(partition))
-                found += filter(matches, (name.decode() for name in names))
+                found += (text for name in names if fnmatchcase(text := name.decode(), pattern))
         except RedisError as error:
             raise Unavailable(f"the store does not answer: {error}") from error
         return sorted(found)
+
+    async def stored(self, series: Sequence[str], start: int, end: int) -> AsyncIterator[tuple[str, History]]:
+        """Yield everything of [start, end) that is kept, each reading once, at the finest resolution kept for its age.
+
+        The rows of a series ascend, over one or several histories. A row that ``start`` or ``end`` falls into is whole.
+        What arrives while this runs may be there or not. Memory is bounded by one chunk of raw points, or the rollups of
+        ``SERIES_AT_ONCE`` series.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        for first in range(0, len(series), SERIES_AT_ONCE):
+            some = series[first : first + SERIES_AT_ONCE]
+            plan = _plan(start, end, 0, now_us() + EXPIRY_MARGIN)
+            rollups = [part for part in plan if part[0] is not RAW]
+            raw = [part for part in plan if part[0] is RAW]
+            older = await self._rows(some, rollups)
+            for name in some:
+                if len(rows := _concatenate(older.pop(name))):
+                    yield name, rows
+                for begin, until in ((b, u) for _, low, high in raw for b, u in _by_chunk(low, high)):
+                    for rows in (await self._rows([name], [(RAW, begin, until)]))[name]:
+                        yield name, rows
 
     async def latest(self) -> list[Latest]:
         """Return the newest value of every series, ascending by device and metric.
@@ -246,6 +261,21 @@ class Reader:
                 parts = [_unread(answer, one.get(chunk, 0)) for chunk, answer in zip(chunks, answers, strict=False)]
                 ends = (one.get(chunk, 0) + points.nbytes for chunk, points in zip(chunks, parts, strict=True))
                 found[name] = np.concatenate(parts), Cursor(tuple(zip(chunks, ends, strict=True)))
+        return found
+
+    async def _rows(self, series: Sequence[str], plan: Sequence[tuple[Tier, int, int]]) -> dict[str, list[History]]:
+        """Return for each series the rows of each part of a plan where there are any."""
+        now = now_us()
+        found: dict[str, list[History]] = {name: [] for name in series}
+        for partition, names in self._by_partition(series).items():
+            wanted = _Wanted(plan, await self._not_rolled_up(partition, now))
+            at_once = max(1, MAX_CHUNKS_AT_ONCE // max(1, len(wanted)))
+            for first in range(0, len(names), at_once):
+                some = names[first : first + at_once]
+                # One command for all of a series: an hour that is rolled up meanwhile is seen before or after.
+                values = await self._get([key for name in some for key in wanted.keys(partition, name)])
+                for number, name in enumerate(some):
+                    found[name] = wanted.decode(values[number * len(wanted) : (number + 1) * len(wanted)])
         return found
 
     async def _not_rolled_up(self, partition: int, now: int) -> set[int]:
@@ -441,6 +471,12 @@ def _together(stored: History, rolled: History, width: int) -> History:
     both = _concatenate([stored, rolled])
     order = np.lexsort((both.last_at, both.time))
     return _merge(History(**{name: getattr(both, name)[order] for name in _COLUMNS}), width)
+
+
+def _by_chunk(start: int, end: int) -> list[tuple[int, int]]:
+    """Cut a range where chunks of raw points meet."""
+    edges = [start, *range((start // RAW.chunk + 1) * RAW.chunk, end, RAW.chunk), end]
+    return list(pairwise(edges))
 
 
 def _points(held: Sequence[tuple[int, NDArray[np.void]]], start: int, end: int) -> History:

@@ -28,6 +28,22 @@ from isotherm.store.windows import Window
 
 
 @dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest values of some series, in whatever tier they are kept.
+
+    Attributes:
+        series: Index of the series, shape (n,), no two alike.
+        time, value: Of the newest reading, µs since the epoch UTC, shape (n,).
+        received_at: When it was received, µs, shape (n,).
+    """
+
+    series: NDArray[np.int64]
+    time: NDArray[np.int64]
+    value: NDArray[np.float64]
+    received_at: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What some consecutive records of one partition add to the store.
 
@@ -43,6 +59,7 @@ class Batch:
         windows: Series → its sequence numbers with those of the batch.
         attributes: String values in order of arrival; the newest of each is kept.
         slots: What is rolled up already, besides the readings.
+        newest: The newest values, where they are not the last point of each series.
     """
 
     names: Sequence[str]
@@ -56,6 +73,7 @@ class Batch:
     windows: Mapping[str, Window] = field(default_factory=dict)
     attributes: Sequence[Attribute] = ()
     slots: Sequence[Slots] = ()
+    newest: Newest | None = None
 
 
 class Progress(NamedTuple):
@@ -156,11 +174,10 @@ def _encode(partition: int, batch: Batch) -> tuple[list[str], list[Any]]:
     for slots in (*batch.slots, *chunks.rolled_up(batch)):
         chunks.add_slots(slots)
 
-    newest = np.flatnonzero(np.diff(batch.series, append=-1))  # the last row of each series
-    latest = np.empty(len(newest), dtype=LATEST)
-    latest["time"], latest["value"] = batch.time[newest], batch.value[newest]
-    latest["received_at"] = batch.received_at
-    names = [batch.names[index] for index in batch.series[newest].tolist()]
+    newest = batch.newest or _newest_points(batch)
+    latest = np.empty(len(newest.series), dtype=LATEST)
+    latest["time"], latest["value"], latest["received_at"] = newest.time, newest.value, newest.received_at
+    names = [batch.names[index] for index in newest.series.tolist()]
 
     pairs: list[Any] = []
     for mapping in (batch.units, {name: window.to_bytes() for name, window in batch.windows.items()}):
@@ -187,6 +204,11 @@ _KEYS = (
     layout.late_key,
 )
 """Those that every batch may write, as commit.lua numbers them."""
+
+
+def _newest_points(batch: Batch) -> Newest:
+    last = np.flatnonzero(np.diff(batch.series, append=-1))  # the last row of each series
+    return Newest(batch.series[last], batch.time[last], batch.value[last], np.full(len(last), batch.received_at))
 
 
 class Marks:

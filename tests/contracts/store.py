@@ -20,8 +20,9 @@ from isotherm.settings import Settings
 from isotherm.store import client, layout
 from isotherm.store.client import Client
 from isotherm.store.reader import History, Reader
+from isotherm.store.rollup import roll_up
 from isotherm.store.sealer import Sealer
-from isotherm.store.writer import Conflict, Progress, Writer
+from isotherm.store.writer import Conflict, Newest, Progress, Writer
 from isotherm.topics import partition_of
 
 SERIES = "room-1/temperature"
@@ -202,6 +203,10 @@ class StoreContract:
         # The finest tier that is kept answers for each age.
         found = await reader.query(SERIES, now - 5001 * HOUR, now + 1, 10_000_000_000)
         assert set(found.width.tolist()) == {0, 10 * SECOND, MINUTE, HOUR}
+        # So it is when everything is read, piece by piece.
+        parts = [part async for _, part in reader.stored([SERIES], now - 5001 * HOUR, now + 1)]
+        assert [row for part in parts for row in rows(part)] == rows(found)
+        assert [at for part in parts for at in part.last_at.tolist()] == sorted(times)
 
     async def test_series_of_every_partition_are_read_together_as_each_is_alone(
         self, redis: Client, reader: Reader, monkeypatch: pytest.MonkeyPatch
@@ -272,6 +277,23 @@ class StoreContract:
         await log.append(pack([now], [2.0]))
         await log.append(pack([now - SECOND], [1.0]))
         assert [latest.value for latest in await reader.latest()] == [2.0]
+
+    async def test_a_batch_may_name_newest_values_that_are_not_among_its_points(self, redis: Client, reader: Reader) -> None:
+        at = now_us() - 30 * DAY
+        batch = downsample([pack([at], [1.0], unit="Cel")])
+        slots = [roll_up(batch.series, batch.time, batch.value, tier=tier) for tier in layout.ROLLUPS]
+        one = np.zeros(1, dtype=np.int64)
+        for value, time in ((3.0, at + 2), (2.0, at + 1)):
+            newest = Newest(series=one, time=one + time, value=np.full(1, value), received_at=one + 7)
+            writer = Writer(redis, "import", "log")
+            progress = await writer.progress(PARTITION)
+            batch = replace(batch, series=one[:0], time=one[:0], value=np.empty(0), newest=newest, slots=slots)
+            known = progress.next if progress else None
+            conflict = await writer.commit(PARTITION, batch, expected=known, next_offset=int(value))
+            assert conflict is None
+        [latest] = await reader.latest()
+        assert (latest.time, latest.value, latest.received_at) == (at + 2, 3.0, 7)
+        assert (await reader.query(SERIES, at, at + 1, 1)).count.tolist() == [2]
 
     async def test_chunks_expire_but_not_before_they_are_rolled_up(self, redis: Client) -> None:
         at = now_us()
