@@ -116,12 +116,14 @@ class ParquetSource:
         """
         first = 0
         try:
-            with self._path.open("rb") as file, pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(BLOCK_ROWS, columns=self._columns):
-                    if batch.num_rows:
-                        self.position = first + batch.num_rows
-                        yield self._rows(first, batch)
-                        first += batch.num_rows
+            with self._path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+                # One row group after the other: over all of them, what was read is held until the end.
+                for group in range(parquet.num_row_groups):
+                    for batch in parquet.iter_batches(BLOCK_ROWS, row_groups=[group], columns=self._columns):
+                        if batch.num_rows:
+                            self.position = first + batch.num_rows
+                            yield self._rows(first, batch)
+                            first += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _broken(self._path, error) from error
 
