@@ -36,10 +36,11 @@ test: $(VENV)/ready-dev
 	@tests/prepare.sh
 	@$(BIN)/pytest $(ARGS)
 
-# The long forms: connectors killed and Kafka stopped for longer; a million fuzzed inputs a parser.
+# The long forms: everything killed at random under a million numbered readings, Kafka stopped for longer; a million fuzzed inputs
+# a parser.
 chaos: $(VENV)/ready-dev
 	@tests/prepare.sh
-	@ISOTHERM_CHAOS_SECONDS=30 $(BIN)/pytest tests/end_to_end/test_chaos.py $(ARGS)
+	@ISOTHERM_CHAOS_SECONDS=30 $(BIN)/pytest tests/end_to_end/test_chaos.py tests/end_to_end/test_exactly_once.py $(ARGS)
 
 fuzz: $(VENV)/ready-dev
 	@for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
@@ -48,7 +49,8 @@ fuzz: $(VENV)/ready-dev
 
 # Figures of this machine: of each protocol, one JSON object.
 bench: setup
-	@for protocol in tcp http ws coap; do $(BIN)/isotherm bench ingest --protocol $$protocol --json $(ARGS) || exit 1; done
+	@for protocol in tcp http ws mqtt coap; do $(BIN)/isotherm bench ingest --protocol $$protocol --json $(ARGS) || exit 1; done
+	@$(BIN)/isotherm bench store --json
 
 check: $(VENV)/ready-dev
 	@$(BIN)/ruff check .

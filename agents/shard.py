@@ -4,6 +4,9 @@ The store says how far it is (`next`); Kafka's group offset is only where the wo
 below `next` was applied before and is acknowledged, a record at `next` is the one that is wanted, and one above it means
 that the store is behind what was read (it lost its last seconds): the consumer seeks back. Whatever goes wrong while a
 batch is written, the same batch is offered again until the store takes it or says where it really is.
+
+Readings that devices number are sifted before: what was stored under another offset is a repetition. The windows of
+numbers that a shard remembers are those of the store at `next`; when the store is elsewhere, they are read anew.
 """
 
 from __future__ import annotations
@@ -11,17 +14,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+import zlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from agents.downsample import downsample
 from isotherm.errors import LogConflict, Unavailable
 from isotherm.pack import MalformedPack, Pack
-from isotherm.store.writer import Writer
+from isotherm.store.windows import Sieve, Window
+from isotherm.store.writer import Batch, Progress, Writer
 
 MAX_BATCH_RECORDS = 64
 MAX_BATCH_BYTES = 8 * 1024 * 1024
+MAX_WINDOWS = 200_000
+"""Series whose sequence numbers a shard remembers, some 50 MB; beyond that they are read anew."""
+
 SEEK_SECONDS = 10.0
 RETRY_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0)
 
@@ -38,6 +47,11 @@ class LogRecord:
     value: bytes
     ack: Callable[[], object]
 
+    @property
+    def mark(self) -> str:
+        """What the record is known by: a pack names the process and the µs it is from, so no two are alike."""
+        return mark_of(self.value)
+
 
 class Log(Protocol):
     """What a shard asks of its partition of the log."""
@@ -47,6 +61,9 @@ class Log(Protocol):
 
     async def end(self) -> int:
         """Return the offset of the next record that will be written."""
+
+    async def mark(self, offset: int) -> str | None:
+        """Return what the record at an offset is known by, or None when there is none."""
 
     async def seek(self, offset: int) -> None:
         """Continue reading at an offset."""
@@ -64,6 +81,7 @@ class Shard:
         self._log = source
         self._next: int | None = None
         self._known = False
+        self._windows: dict[str, Window] = {}
         self._sought = -1
         self._sought_at = 0.0
 
@@ -106,15 +124,8 @@ class Shard:
         before, nothing of it is stored.
         """
         if not self._known:
-            self._next = await self._progress()
+            await self._compare(await self._progress())
             self._known = True
-            end = await self._log.end()
-            if self._next is not None and self._next > end:
-                raise LogConflict(
-                    f"partition {self.partition}: the store has applied records up to offset {self._next}, the log ends at "
-                    f"{end}. The topic was created anew or has lost its end. Restore it; or, to go on with this log, delete "
-                    "the partition's progress key"
-                )
         if self._next is None and first.offset > 0:
             start = await self._log.start()
             if start == 0:
@@ -122,32 +133,67 @@ class Shard:
             if first.offset > start:
                 raise LogConflict(
                     f"partition {self.partition} was read up to offset {first.offset}, but the store knows nothing of "
-                    f"this log, which begins at {start}. The store was emptied or is another one. Restore it, or read "
-                    "the log from its begin again by deleting the consumer group's offsets"
+                    f"this log, which begins at {start}. The store was emptied or is another one. Restore it; or, to read "
+                    f"again what the log still has, type: {self._command('HSET', f'next {start}')}"
                 )
         return self._next
+
+    async def _compare(self, progress: Progress | None) -> None:
+        """See that the log is the one that the store has followed.
+
+        Raises:
+            LogConflict: it is not.
+        """
+        if progress is None:
+            self._move(None)
+            return
+        end = await self._log.end()
+        if progress.next > end:
+            raise LogConflict(
+                f"partition {self.partition}: the store has applied records up to offset {progress.next}, the log ends at "
+                f"{end}. The topic was created anew or has lost its end. Restore it; or, to read this log from its begin, "
+                f"type: {self._command('DEL')}"
+            )
+        mark = await self._log.mark(progress.next - 1) if progress.mark else None
+        if mark is not None and mark != progress.mark:
+            raise LogConflict(
+                f"partition {self.partition}: the record at offset {progress.next - 1} is not the one that the store has "
+                f"applied. The topic was created anew. Restore it; or, to read this log from its begin, type: "
+                f"{self._command('DEL')}"
+            )
+        self._move(progress.next)
+
+    def _command(self, name: str, arguments: str = "") -> str:
+        """Return what changes the store's progress by hand."""
+        return f"redis-cli -u $ISOTHERM_REDIS {name} '{self._writer.progress_key(self.partition)}' {arguments}".rstrip()
+
+    def _move(self, next_offset: int | None) -> None:
+        """The store turned out to be elsewhere than we thought."""
+        self._next = next_offset
+        self._windows.clear()
 
     async def _go_back(self, expected: int) -> bool:
         """Read again from ``expected``; False when the store turns out to be elsewhere."""
         if self._sought == expected and time.monotonic() - self._sought_at < SEEK_SECONDS:
             return True  # records that were on their way when we sought; they come again
-        actual = await self._progress()
+        progress = await self._progress()
+        actual = None if progress is None else progress.next
         if (actual or 0) != expected:  # another worker had the partition meanwhile
-            self._next = actual
+            self._move(actual)
             return False
         start = await self._log.start()
         if start > expected:
             raise LogConflict(
                 f"partition {self.partition}: the store needs offset {expected}, Kafka keeps only those from {start} on. "
-                f"Records {expected} to {start - 1} were deleted before they were stored. Restore them, or accept the "
-                "loss by setting `next` of the partition's progress key to the log's begin"
+                f"Records {expected} to {start - 1} were deleted before they were stored. Restore them; or, to accept the "
+                f"loss, type: {self._command('HSET', f'next {start}')}"
             )
         log.warning("partition %d: the store is at offset %d; reading again from there", self.partition, expected)
         self._sought, self._sought_at = expected, time.monotonic()
         await self._log.seek(expected)
         return True
 
-    async def _progress(self) -> int | None:
+    async def _progress(self) -> Progress | None:
         return await self._until_available(lambda: self._writer.progress(self.partition))
 
     async def _commit(self, records: Sequence[LogRecord]) -> int | None:
@@ -158,16 +204,30 @@ class Shard:
                 packs.append(Pack.from_ipc(record.value))
             except MalformedPack as error:
                 await self._log.quarantine(record, error)
-        batch = downsample(packs)
-        next_offset = records[-1].offset + 1
+        sieve = Sieve(await self._known_windows(packs))
+        batch = sifted(packs, sieve)
+        next_offset, mark = records[-1].offset + 1, records[-1].mark
         conflict = await self._until_available(
-            lambda: self._writer.commit(self.partition, batch, expected=self._next, next_offset=next_offset)
+            lambda: self._writer.commit(self.partition, batch, expected=self._next, next_offset=next_offset, mark=mark)
         )
         if conflict is not None:
-            self._next = conflict.next
+            self._move(conflict.next)
             return None
         self._next, self._sought = next_offset, -1
+        self._windows |= sieve.windows
         return sum(batch.stored.values())
+
+    async def _known_windows(self, packs: Sequence[Pack]) -> Mapping[str, Window]:
+        """Return the windows of at least those series of some packs that have any."""
+        names = {name for pack in packs if pack.seq is not None for name in pack.names}
+        missing = list(names - self._windows.keys())
+        if missing:
+            if len(self._windows) > MAX_WINDOWS:
+                self._windows.clear()
+                missing = list(names)
+            self._windows |= dict.fromkeys(missing, Window())
+            self._windows |= await self._until_available(lambda: self._writer.windows(self.partition, missing))
+        return self._windows
 
     async def _until_available(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
         failures = 0
@@ -178,6 +238,20 @@ class Shard:
                 log.log(logging.WARNING if failures == 0 else logging.DEBUG, "%s; trying again", error)
                 await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
                 failures += 1
+
+
+def mark_of(value: bytes) -> str:
+    """Return what a record is known by."""
+    return f"{zlib.crc32(value):08x}{len(value):x}"
+
+
+def sifted(packs: Sequence[Pack], sieve: Sieve) -> Batch:
+    """Return what packs add to the store: the readings that are no repetitions, and how many are."""
+    fresh = [sieve.sift(pack) for pack in packs]
+    duplicates: Counter[str] = Counter()
+    for pack, rest in zip(packs, fresh, strict=True):
+        duplicates[pack.connector] += len(pack) - len(rest)
+    return replace(downsample(fresh), duplicates=+duplicates, windows=sieve.windows)
 
 
 def _run(records: Sequence[LogRecord]) -> Sequence[LogRecord]:

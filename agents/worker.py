@@ -20,15 +20,17 @@ from prometheus_client import Counter, Gauge
 
 from agents import faust_mend  # noqa: F401  (makes fetches short)
 from agents.downsample import NAME
-from agents.shard import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, LogRecord, Shard
+from agents.shard import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, LogRecord, Shard, mark_of
 from isotherm import health, kafka
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError, Unavailable
+from isotherm.logs import Throttle
 from isotherm.pack import MalformedPack
 from isotherm.process import done_before, end, stop_signal
 from isotherm.rejects import Rejected, RejectRecord
 from isotherm.settings import Settings
 from isotherm.store import client
+from isotherm.store.sealer import Sealer
 from isotherm.store.writer import Writer
 from isotherm.topics import READINGS, REJECTS
 
@@ -38,6 +40,10 @@ REST = 2
 
 MAX_REST_SECONDS = 0.2
 STALL_SECONDS = 60.0
+SEAL_SECONDS = 30.0
+SEAL_REST = 5
+"""How many times as long as it took to seal some chunks the worker leaves the next ones alone."""
+
 STOP_SECONDS = 3.0
 
 log = logging.getLogger(__name__)
@@ -92,7 +98,8 @@ async def run(settings: Settings) -> None:
         try:
             await kafka.ensure_topics(settings)
             writer = Writer(redis, NAME, await kafka.cluster_id(settings))
-            await Worker(settings, writer, producer).run(stop)
+            sealers = [Sealer(redis, partition) for partition in range(settings.partitions)]
+            await Worker(settings, writer, sealers, producer).run(stop)
         finally:
             await producer.stop()
 
@@ -100,8 +107,9 @@ async def run(settings: Settings) -> None:
 class Worker:
     """Feeds one shard per partition from Faust, and watches that they move."""
 
-    def __init__(self, settings: Settings, writer: Writer, producer: kafka.Producer) -> None:
+    def __init__(self, settings: Settings, writer: Writer, sealers: Sequence[Sealer], producer: kafka.Producer) -> None:
         self._settings = settings
+        self._sealers = sealers
         self._writer = writer
         self._producer = producer
         self._shards: dict[int, Shard] = {}
@@ -125,6 +133,7 @@ class Worker:
                     self._running += [
                         self._tasks.create_task(self._watch_faust(), name="faust"),
                         self._tasks.create_task(self._watch_progress(), name="progress"),
+                        self._tasks.create_task(self._keep_sealing(), name="sealing"),
                     ]
                     await stop.wait()
             finally:
@@ -150,7 +159,9 @@ class Worker:
 
     def _open(self, partition: int) -> None:
         self._queues[partition] = asyncio.Queue(QUEUE_RECORDS)
-        self._shards[partition] = Shard(partition, self._writer, _FaustLog(self._app, self._producer, partition))
+        self._shards[partition] = Shard(
+            partition, self._writer, _FaustLog(self._settings, self._app, self._producer, partition)
+        )
         self._running.append(self._tasks.create_task(self._pump(partition), name=f"shard-{partition}"))
 
     async def _pump(self, partition: int) -> None:
@@ -183,12 +194,28 @@ class Worker:
                 elif now - since > STALL_SECONDS:
                     raise IsothermError(f"partition {at.partition} has {lag} records and stands still at {position}")
 
+    async def _keep_sealing(self) -> None:
+        """Seal the chunks of the partitions that are ours, in small slices, and leave most of the time to commits."""
+        failed = Throttle()
+        while True:
+            for partition in sorted(at.partition for at in self._assignment()):
+                try:
+                    began = time.monotonic()
+                    async for _ in self._sealers[partition].sweep():
+                        await asyncio.sleep(SEAL_REST * (time.monotonic() - began))
+                        began = time.monotonic()
+                except Unavailable as error:
+                    if failed("away") is not None:
+                        log.warning("%s; trying again", error)
+            await asyncio.sleep(SEAL_SECONDS)
+
     async def _position(self, partition: int) -> int:
         """Return how far a partition is; of one that has had no record since the start, the store knows."""
         if partition in self._shards:
             return self._shards[partition].position
         try:
-            return await self._writer.progress(partition) or 0
+            progress = await self._writer.progress(partition)
+            return progress.next if progress else 0
         except Unavailable:
             return self._app.consumer.highwater(TP(READINGS.name, partition)) or 0  # nothing can be said: all is well
 
@@ -196,7 +223,8 @@ class Worker:
 class _FaustLog:
     """A shard's log, by way of Faust's consumer."""
 
-    def __init__(self, app: faust.App, producer: kafka.Producer, partition: int) -> None:
+    def __init__(self, settings: Settings, app: faust.App, producer: kafka.Producer, partition: int) -> None:
+        self._settings = settings
         self._app = app
         self._producer = producer
         self._at = TP(READINGS.name, partition)
@@ -206,6 +234,11 @@ class _FaustLog:
 
     async def end(self) -> int:
         return int((await self._app.consumer.highwaters(self._at))[self._at])
+
+    async def mark(self, offset: int) -> str | None:
+        async with kafka.Reader(self._settings) as reader:
+            record = await reader.record(READINGS, self._at.partition, offset)
+        return None if record is None else mark_of(record.value)
 
     async def seek(self, offset: int) -> None:
         await self._app.consumer.seek(self._at, offset)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from connectors.formats.decoded import Decoded
-from connectors.formats.records import senml_us
+from connectors.formats.records import senml_us, seq_column
 from connectors.identity import Identity
 from connectors.intake import Intake
 from connectors.receipt import Receipt
@@ -22,7 +22,6 @@ from isotherm.clock import now_us
 from isotherm.errors import InvalidReading
 from isotherm.limits import MAX_PACK_READINGS, MAX_SEQ
 from isotherm.names import series_name
-from isotherm.pack import NO_SEQ
 
 
 class PlainRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False, omit_defaults=True):
@@ -82,16 +81,14 @@ def merged(records: list[PlainRecord], now: int) -> Decoded:
         records: Of any number of payloads.
         now: µs since the epoch UTC; relative times count from here.
     """
-    seq = None
-    if any(record.seq is not None for record in records):
-        seq = np.array([NO_SEQ if record.seq is None else record.seq for record in records], dtype=np.uint64)
+    seconds = [record.t for record in records]
     return Decoded(
         [record.n for record in records],
-        senml_us(np.array([record.t for record in records], dtype=np.float64), now),
+        senml_us(np.array(seconds, dtype=np.float64), now),
         np.array([record.v for record in records], dtype=np.float64),
         lambda i: (0, msgspec.json.encode(records[i])),
         {record.n: record.u for record in records if record.u},
-        seq,
+        seq_column([record.seq for record in records], seconds),
     )
 
 

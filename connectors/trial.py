@@ -9,7 +9,7 @@ from connectors.formats.catalogue import Catalogue, detect_body
 from connectors.formats.decoded import Decoded
 from connectors.process import catalogue_of, decoders_of
 from isotherm.errors import InvalidReading
-from isotherm.pack import NO_SEQ, Attribute
+from isotherm.pack import NO_SEQ, STAMPED, Attribute
 from isotherm.rejects import Rejected
 from isotherm.settings import Settings
 
@@ -100,7 +100,8 @@ def _add(trial: Trial, piece: Decoded, now: int) -> None:
             at, raw = piece.source(i)
             trial.rejects.append(Rejected(error.reason, error.detail, raw, at=at))
         else:
-            trial.readings.append(Reading(name, value, piece.units.get(name, ""), time, None if seq == NO_SEQ else seq))
+            number = None if seq is None or seq == NO_SEQ else seq & ~STAMPED
+            trial.readings.append(Reading(name, value, piece.units.get(name, ""), time, number))
     for attribute in piece.attributes:
         try:
             check_name(attribute.series)

@@ -1,7 +1,8 @@
-"""Several processes of one connector that share its port (SO_REUSEPORT).
+"""Several processes of one connector that share its port (SO_REUSEPORT), or the devices of an MQTT broker.
 
 The kernel divides the connections among them; datagrams by the addresses and ports that they go between, so that what comes
-from one endpoint, such as the blocks of a CoAP payload, comes to one process.
+from one endpoint, such as the blocks of a CoAP payload, comes to one process. MQTT connectors divide the devices by
+themselves (`connectors.mqtt.division`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import signal
 import sys
 
-from connectors.mqtt.names import client_id, of_worker
+from connectors.mqtt.names import user_of_worker
+from isotherm.errors import SettingsError
 from isotherm.process import die_with_parent, stop_signal
 from isotherm.settings import Settings
 
@@ -26,27 +28,40 @@ async def run_workers(protocol: str, count: int, settings: Settings) -> None:
     """Keep ``count`` processes running until SIGTERM or SIGINT, and stop them then.
 
     Each serves its health on a port of its own: the first on ISOTHERM_HEALTH_PORT, the next on the one after it.
+
+    Raises:
+        SettingsError: it is already said how MQTT connectors divide the work, and otherwise.
     """
+    each = [settings_of(settings, protocol, number, count) for number in range(count)]
     stop = stop_signal()
     async with asyncio.TaskGroup() as tasks:
-        keeping = [tasks.create_task(_keep(protocol, number, settings), name=f"worker-{number}") for number in range(count)]
+        keeping = [tasks.create_task(_keep(protocol, n, own), name=f"worker-{n}") for n, own in enumerate(each)]
         await stop.wait()
         for task in keeping:
             task.cancel()
 
 
-async def _keep(protocol: str, number: int, settings: Settings) -> None:
-    """Run one worker, and start it anew when it ends."""
+def settings_of(settings: Settings, protocol: str, number: int, count: int) -> Settings:
+    """Return the settings of worker ``number`` of ``count``.
+
+    Raises:
+        SettingsError: it is already said how MQTT connectors divide the work, and otherwise.
+    """
     health_port = settings.health_port + number if settings.health_port else 0
-    own = settings.model_copy(
-        update={
-            "reuse_port": True,
-            "health_port": health_port,
-            "mqtt_shared": True,
-            "mqtt_client_id": of_worker(client_id(settings), number),
-            "mqtt_username": settings.mqtt_username and of_worker(settings.mqtt_username, number),
-        }
-    )
+    own: dict[str, object] = {"reuse_port": True, "health_port": health_port}
+    if protocol == "mqtt":
+        if settings.mqtt_shared or settings.mqtt_workers > 1:
+            raise SettingsError(
+                "--workers divides the devices by itself; unset ISOTHERM_MQTT_SHARED and ISOTHERM_MQTT_WORKERS, "
+                "which are for connectors that are started one by one"
+            )
+        own |= {"mqtt_workers": count, "mqtt_worker": number}
+        own |= {"mqtt_username": settings.mqtt_username and user_of_worker(settings.mqtt_username, number)}
+    return settings.model_copy(update=own)
+
+
+async def _keep(protocol: str, number: int, own: Settings) -> None:
+    """Run one worker, and start it anew when it ends."""
     while True:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "isotherm", "connect", protocol),

@@ -272,6 +272,26 @@ class Reader:
         ends = await self._assigned.end_offsets(partitions)
         return {at.partition: (starts[at], ends[at]) for at in partitions}
 
+    async def record(self, topic: Topic, partition: int, offset: int) -> Record | None:
+        """Return the record at an offset, or None when the log no longer has it.
+
+        Raises:
+            Unavailable: Kafka does not answer.
+        """
+        at = TopicPartition(topic.name, partition)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                start = (await self._assigned.beginning_offsets([at]))[at]
+                end = (await self._assigned.end_offsets([at]))[at]
+                if not start <= offset < end:
+                    return None
+                self._assigned.assign([at])
+                self._assigned.seek(at, offset)
+                message = await self._assigned.getone()
+        except (KafkaError, TimeoutError) as error:
+            raise _unavailable(self._settings, error) from error
+        return _record(message) if message.offset == offset else None
+
     async def follow(self, topic: Topic, *, last: int | None = None, stop: bool = False) -> AsyncIterator[Record]:
         """Yield records as they come.
 

@@ -1,12 +1,13 @@
 """The ledger: what every connector took in, and what of it is stored.
 
-    received = accepted + rejected          accepted = stored + in flight + lost
+    received = accepted + rejected          accepted = stored + duplicates + in flight + lost
 
 A connector process counts in its own memory and writes absolute numbers to Redis every second, so a repeated write does
-no harm. The far end, ``stored``, is counted by the commit script in the same atomic step that stores the readings. A
-connector that is killed may not have written its last second: then more is stored than it reported, and what is stored
-was accepted, so the greater number counts. What was accepted into a log that is gone (the embedded broker forgets its log
-when it ends) and never stored is not in flight: it is lost, and said to be.
+no harm. The far end, ``stored`` and ``duplicates`` (sent again, with the number of a reading that is stored), is counted by
+the commit script in the same atomic step that stores the readings. A connector that is killed may not have written its last
+second: then more has come to the far end than it reported, and what has come there was accepted, so the greater number
+counts. What was accepted into a log that is gone (the embedded broker forgets its log when it ends) and never stored is not
+in flight: it is lost, and said to be.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Line:
     accepted: int = 0
     rejected: int = 0
     stored: int = 0
+    duplicates: int = 0
     in_flight: int = 0
     lost: int = 0
     skewed: int = 0
@@ -64,7 +66,7 @@ class Line:
         return Line(**sums, reasons=Counter(self.reasons) + Counter(other.reasons))
 
 
-COLUMNS = ("received", "accepted", "rejected", "stored", "in_flight", "lost", "skewed")
+COLUMNS = ("received", "accepted", "rejected", "stored", "duplicates", "in_flight", "lost", "skewed")
 
 
 def instance_of(protocol: str) -> str:
@@ -107,6 +109,7 @@ async def read(redis: Client, partitions: int, log_id: str) -> dict[str, Line]:
         Unavailable: the store does not answer.
     """
     stored: Counter[str] = Counter()
+    duplicates: Counter[str] = Counter()
     reported: dict[str, dict[str, str]] = {}
     try:
         async for key in redis.scan_iter(match=layout.CONNECTOR_PREFIX + "*", count=1000):
@@ -115,31 +118,33 @@ async def read(redis: Client, partitions: int, log_id: str) -> dict[str, Line]:
             reported[name] = {field.decode(): value.decode() for field, value in fields.items()}
         # After the connectors' side: a reading accepted in between would otherwise look stored but not accepted.
         for partition in range(partitions):
-            counts = await redis.hgetall(layout.stored_key(partition))
-            stored.update({instance.decode(): int(count) for instance, count in counts.items()})
+            for total, counted in ((stored, layout.stored_key), (duplicates, layout.duplicates_key)):
+                counts = await redis.hgetall(counted(partition))
+                total.update({instance.decode(): int(count) for instance, count in counts.items()})
     except RedisError as error:
         raise Unavailable(f"the store does not answer: {error}") from error
     lines: dict[str, Line] = {}
-    for instance in sorted({*stored, *reported}):
+    for instance in sorted({*stored, *duplicates, *reported}):
         protocol = instance.partition("/")[0]
-        line = _line(reported.get(instance, {}), stored[instance], log_id)
+        line = _line(reported.get(instance, {}), stored[instance], duplicates[instance], log_id)
         lines[protocol] = lines.get(protocol, Line()) + line
     return lines
 
 
-def _line(reported: Mapping[str, str], stored: int, log_id: str) -> Line:
+def _line(reported: Mapping[str, str], stored: int, duplicates: int, log_id: str) -> Line:
     reasons = {
         name.removeprefix("rejected:"): int(count) for name, count in reported.items() if name.startswith("rejected:")
     }
     rejected = sum(reasons.values())
-    accepted = max(int(reported.get("accepted", 0)), stored)
-    open_readings = accepted - stored
+    accepted = max(int(reported.get("accepted", 0)), stored + duplicates)
+    open_readings = accepted - stored - duplicates
     gone = reported.get("log", log_id) != log_id
     return Line(
         received=accepted + rejected,
         accepted=accepted,
         rejected=rejected,
         stored=stored,
+        duplicates=duplicates,
         in_flight=0 if gone else open_readings,
         lost=open_readings if gone else 0,
         skewed=int(reported.get("skewed", 0)),

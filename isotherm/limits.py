@@ -27,7 +27,7 @@ MAX_DEVICE_METRICS = 10_000
 MAX_ATTRIBUTE_CHARS = 4096
 """A string value, which becomes an attribute of its device."""
 
-MAX_SEQ = 2**63 - 1
+MAX_SEQ = 2**63 - 2
 """Greatest sequence number that a device may send."""
 
 MAX_AHEAD_US = 5 * SECOND

@@ -9,6 +9,8 @@ One pack is one Kafka record of the topic ``readings``: an Arrow IPC stream with
     | value  | float64                   | finite                                               |
     | seq    | uint64, nullable          | the device's own number of the reading, if it sends one |
 
+The highest bit of ``seq`` is set where the device gave no time, so that a repetition of the reading has another one.
+
 Schema metadata: ``isotherm.version`` (of this format), ``connector`` (protocol and instance, what the ledger counts
 by), ``received_at`` (µs UTC), ``units`` (JSON, series → unit; only those the connector has news of) and ``attributes``
 (JSON, a list of ``[series, time µs, text]``: string values, of which the newest is kept and no history).
@@ -20,7 +22,7 @@ and copies.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -32,6 +34,9 @@ VERSION = b"1"
 
 NO_SEQ = np.iinfo(np.uint64).max
 """In a column of sequence numbers: this reading has none."""
+
+STAMPED = 1 << 63
+"""Bit of a sequence number: the reading's time counts from its arrival, so a repetition of it has another time."""
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -76,7 +81,8 @@ class Pack:
         connector: Protocol and instance that took them in, such as ``tcp/6f1c``.
         received_at: µs since the epoch UTC.
         units: Units of the series whose unit is new or has changed.
-        seq: The devices' own numbers, shape (n,), uint64, NO_SEQ where there is none; None when no reading has one.
+        seq: The devices' own numbers, shape (n,), uint64, perhaps with STAMPED; NO_SEQ where there is none; None when no
+            reading has one.
         attributes: String values, which are no readings of a series.
     """
 
@@ -93,6 +99,11 @@ class Pack:
     def __len__(self) -> int:
         """Readings and attributes: what the ledger counts."""
         return len(self.value) + len(self.attributes)
+
+    def rows(self, rows: NDArray[np.bool_]) -> Pack:
+        """Return a pack of some of the readings, and all of the attributes."""
+        seq = None if self.seq is None else self.seq[rows]
+        return replace(self, series=self.series[rows], time=self.time[rows], value=self.value[rows], seq=seq)
 
     def to_ipc(self) -> bytes:
         """Encode as an Arrow IPC stream."""

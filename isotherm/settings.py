@@ -38,7 +38,11 @@ class Settings(BaseSettings):
     mqtt_client_id: str | None = Field(
         None, description="Name of the MQTT session, one for each connector; by default with a hash of the password in it."
     )
-    mqtt_shared: bool = Field(False, description="Share the messages with other MQTT connectors (MQTT 5).")
+    mqtt_workers: int = Field(1, description="MQTT connectors that divide the devices among them.", ge=1, le=64)
+    mqtt_worker: int = Field(0, description="Which of them this one is; the first is 0.", ge=0)
+    mqtt_shared: bool = Field(
+        False, description="Have the broker divide the messages instead (MQTT 5), if it keeps shared subscriptions."
+    )
     mqtt_username: str | None = Field(None, description="User name for the MQTT broker.")
     mqtt_password: str | None = Field(None, description="Its password.", repr=False)
     mqtt_tls: bool = Field(False, description="Speak TLS to the MQTT broker.")
@@ -97,7 +101,21 @@ class Settings(BaseSettings):
     def _open_on_loopback_only(self) -> Self:
         if self.auth == "open" and not is_loopback(self.host):
             raise ValueError(
-                f"open lets everybody send, and others can reach ISOTHERM_HOST {self.host}; set ISOTHERM_AUTH=token"
+                f"{PREFIX}AUTH is open, which lets everybody send, and others can reach {PREFIX}HOST {self.host}; "
+                f"set {PREFIX}AUTH=token"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_of_those_that_divide(self) -> Self:
+        if self.mqtt_worker >= self.mqtt_workers:
+            raise ValueError(
+                f"{PREFIX}MQTT_WORKER is {self.mqtt_worker}, expected less than {PREFIX}MQTT_WORKERS, {self.mqtt_workers}: "
+                "the first is 0"
+            )
+        if self.mqtt_shared and self.mqtt_workers > 1:
+            raise ValueError(
+                f"{PREFIX}MQTT_SHARED has the broker divide the messages, {PREFIX}MQTT_WORKERS the connectors: set one"
             )
         return self
 
@@ -120,7 +138,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             if not first["loc"]:
-                raise SettingsError(f"ISOTHERM_AUTH: {first['msg'].removeprefix('Value error, ')}") from error
+                raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
             name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
             raise SettingsError(f"{name} is {first.get('input')!r}: {first['msg']}") from error
 

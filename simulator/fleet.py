@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
-from simulator.publishers import NotAcknowledged, Publisher, Reading
+from simulator.publishers import NotAcknowledged, Publisher, Reading, first_number
 from simulator.room import Room
 
 METRIC = "temperature"
@@ -104,6 +104,7 @@ class _Device:
         self._stop = stop
         self._backlog: list[Reading] = []
         self._measured = 0
+        self._first_number = first_number()
 
     async def run(self) -> None:
         """Measure on time and send what is due; what is measured while the server is away is sent when it is back."""
@@ -136,7 +137,7 @@ class _Device:
         for number in range(self._measured, due):
             at = round(start + number * interval, 6)
             value = float(number) if self._plan.integers else self._room.temperature(at)
-            self._backlog.append(Reading(METRIC, at, value, UNIT))
+            self._backlog.append(Reading(METRIC, at, value, UNIT, self._first_number + number))
             self._account.value_sum += value
         self._account.sent += due - self._measured
         self._measured = due

@@ -17,9 +17,10 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
-from simulator.publishers import NotAcknowledged, Reading, create
+from simulator.publishers import NotAcknowledged, Reading, create, first_number
 
 W1_DEVICES = Path("/sys/bus/w1/devices")
 CPU_TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
@@ -60,9 +61,11 @@ async def publish(options: argparse.Namespace, stop: asyncio.Event) -> None:
         options.protocol, options.device, host, int(port), mqtt_version=options.mqtt_version, token=options.token
     )
     backlog: list[Reading] = []
+    numbers = count(first_number())
     while not stop.is_set():
         now = time.time()
-        backlog += (Reading(metric, now, value, "Cel") for metric, value in read_sensors())
+        number = next(numbers)
+        backlog += (Reading(metric, now, value, "Cel", number) for metric, value in read_sensors())
         del backlog[:-MAX_BACKLOG]
         try:
             while backlog:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,12 +33,14 @@ class Reading:
         time: s since the epoch.
         value: In ``unit``.
         unit: RFC 8428 §12.1.
+        seq: The device's own number of the reading, so that the server knows it when it is sent again.
     """
 
     metric: str
     time: float
     value: float
     unit: str
+    seq: int
 
 
 class Publisher(Protocol):
@@ -277,4 +280,9 @@ class CoapPublisher:
 
 def _records(readings: Sequence[Reading], base: str = "") -> list[dict[str, str | float]]:
     """Return SenML records (RFC 8428 §5)."""
-    return [{"n": base + r.metric, "u": r.unit, "v": r.value, "t": r.time} for r in readings]
+    return [{"n": base + r.metric, "u": r.unit, "v": r.value, "t": r.time, "seq": r.seq} for r in readings]
+
+
+def first_number() -> int:
+    """Return a number to count readings from that was not used before: the ms since the epoch."""
+    return int(time.time() * 1000)

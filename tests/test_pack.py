@@ -85,7 +85,7 @@ def test_packing_does_not_import_pandas() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-@given(st.lists(st.one_of(st.none(), st.integers(0, 2**63 - 1)), max_size=40))
+@given(st.lists(st.one_of(st.none(), st.integers(0, 2**64 - 2)), max_size=40))
 def test_sequence_numbers_survive_the_wire_with_their_gaps(numbers: list[int | None]) -> None:
     seq = np.array([NO_SEQ if number is None else number for number in numbers], dtype=np.uint64)
     back = Pack.from_ipc(replace(pack_of([(0, 0, 0.0)] * len(numbers)), seq=seq).to_ipc())

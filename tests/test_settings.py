@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,25 @@ def test_an_impossible_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ISOTHERM_PARTITIONS", "many")
     with pytest.raises(SettingsError, match="ISOTHERM_PARTITIONS is 'many'"):
         Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"mqtt_workers": 2, "mqtt_worker": 2}, "ISOTHERM_MQTT_WORKER is 2, expected less than ISOTHERM_MQTT_WORKERS, 2"),
+        ({"mqtt_worker": 1}, "ISOTHERM_MQTT_WORKER is 1, expected less than ISOTHERM_MQTT_WORKERS, 1"),
+        ({"mqtt_worker": -1}, "ISOTHERM_MQTT_WORKER is -1"),
+        ({"mqtt_workers": 0}, "ISOTHERM_MQTT_WORKERS is 0"),
+        (
+            {"mqtt_workers": 2, "mqtt_shared": True},
+            "ISOTHERM_MQTT_SHARED has the broker divide the messages, ISOTHERM_MQTT_W",
+        ),
+        ({"auth": "open", "host": "0.0.0.0"}, "ISOTHERM_AUTH is open, .* ISOTHERM_HOST 0.0.0.0; set ISOTHERM_AUTH=token"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Settings.load(**given)
 
 
 def test_a_running_stack_gives_its_addresses_and_a_variable_overrides_them(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from connectors.formats.decoded import FAR_S, Decoded, Source, absolute_us
 from isotherm.errors import InvalidReading
 from isotherm.limits import MAX_ATTRIBUTE_CHARS, MAX_SEQ
-from isotherm.pack import NO_SEQ, Attribute
+from isotherm.pack import NO_SEQ, STAMPED, Attribute
 from isotherm.rejects import Rejected
 
 VERSION = 10
@@ -114,7 +114,7 @@ class Collector:
             np.array(values, dtype=np.float64),
             source,
             units,
-            seq_column(numbers),
+            seq_column(numbers, times),
             self._attributes,
             self._rejects,
         )
@@ -214,8 +214,15 @@ def _checked_seq(seq: int | None) -> int | None:
     return seq
 
 
-def seq_column(numbers: Sequence[int | None]) -> NDArray[np.uint64] | None:
-    """Return sequence numbers as a column; None when there is none."""
+def seq_column(numbers: Sequence[int | None], seconds: Sequence[float]) -> NDArray[np.uint64] | None:
+    """Return sequence numbers as a column; None when there is none.
+
+    Args:
+        numbers: None where a reading has none.
+        seconds: SenML times of the readings: of a relative one the number is STAMPED.
+    """
     if not any(number is not None for number in numbers):
         return None
-    return np.array([NO_SEQ if number is None else number for number in numbers], dtype=np.uint64)
+    stamps = (STAMPED if time < RELATIVE_BELOW_S else 0 for time in seconds)
+    marked = [NO_SEQ if n is None else n | stamp for n, stamp in zip(numbers, stamps, strict=True)]
+    return np.array(marked, dtype=np.uint64)

@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from connectors.formats.acceptable import check_size
 from connectors.formats.decoded import PIECE, Decoded, Source
 from connectors.formats.records import Collector, Record, senml_us, seq_column, standing_alone, times_us
 from isotherm.errors import InvalidReading
 from isotherm.limits import MAX_PACK_READINGS, MAX_SEQ
-from isotherm.pack import NO_SEQ
 from isotherm.rejects import Rejected
 
 PLAIN_PIECE = 2_000
@@ -121,8 +121,13 @@ class _PlainArray(NamedTuple):
                 np.array([record.v for record in piece], dtype=np.float64),
                 partial(self._origin, first),
                 {record.n: record.u for record in piece if record.u},
-                None if self.numbers is None else seq_column(self.numbers[first : first + PLAIN_PIECE]),
+                self._seq(first, piece),
             )
+
+    def _seq(self, first: int, piece: Sequence[_PlainRecord]) -> NDArray[np.uint64] | None:
+        if self.numbers is None:
+            return None
+        return seq_column(self.numbers[first : first + len(piece)], [record.t for record in piece])
 
     def _origin(self, first: int, i: int) -> Source:
         """Return where reading i of the piece that begins at ``first`` is from."""
@@ -160,9 +165,10 @@ def _plain(data: bytes, now: int, first: int) -> Decoded | None:
     try:
         if b'"seq"' in data:
             records = numbered = _numbered_lines.decode_lines(data)
-            if not _are_sequence_numbers(record.seq for record in numbered):
+            numbers = [record.seq for record in numbered]
+            if not _are_sequence_numbers(numbers):
                 return None
-            seq = np.array([NO_SEQ if record.seq is None else record.seq for record in numbered], dtype=np.uint64)
+            seq = seq_column(numbers, [record.t for record in numbered])
         else:
             records = _plain_lines.decode_lines(data)
     except _ERRORS:

@@ -5,7 +5,7 @@
 
 The topic names the device: a bare name in the payload is a metric of that device, a full name must agree with it. What each
 topic means is in `topics`. PUBACK is sent when Kafka has the readings; the persistent session keeps what was published while
-the connector was away, and a shared subscription divides the messages among the connectors of a group.
+the connector was away. Several connectors divide the devices among them (`division`), or the broker divides the messages.
 
     broker ─► connection ─► subscriber: batches ─► intake ─► Kafka
                   ▲              │

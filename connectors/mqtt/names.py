@@ -13,7 +13,15 @@ def client_id(settings: Settings) -> str:
     """Return the client id: where there is a password and no id is set, one that nobody can guess.
 
     Who connects with another client's id ends that client's connection, and may end its session (MQTT-3.1.4-3).
+
+    One of several that divide the devices has its number and theirs in it: with another count its session would lack
+    messages of devices that are its own now, because it acknowledged them as another's.
     """
+    own = f"-{settings.mqtt_worker}-of-{settings.mqtt_workers}" if settings.mqtt_workers > 1 else ""
+    return _name_of_all(settings) + own
+
+
+def _name_of_all(settings: Settings) -> str:
     if settings.mqtt_client_id:
         return settings.mqtt_client_id
     if not settings.mqtt_password:
@@ -21,6 +29,6 @@ def client_id(settings: Settings) -> str:
     return f"{CLIENT_ID}-{hashlib.sha256(settings.mqtt_password.encode()).hexdigest()[:16]}"
 
 
-def of_worker(name: str, number: int) -> str:
-    """Return what worker ``number`` is called, of several with one name."""
+def user_of_worker(name: str, number: int) -> str:
+    """Return the user name that worker ``number`` of ``isotherm connect mqtt --workers`` logs in with."""
     return f"{name}-{number}" if number else name

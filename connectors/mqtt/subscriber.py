@@ -3,6 +3,9 @@
 Messages are taken in together, as many as have come since the last time. Nearly all are plain: one or a few readings of the
 topic's device, all good. These are put together into one piece; whatever else goes alone, with its own rejects.
 
+Of several connectors that divide the devices each gets every message. What is another's takes its turn among our own, with
+nothing in it: so it is acknowledged in its order and known when it is sent again, and its payload is not looked at.
+
 A connection that ends does not end the session: the broker sends again what was not acknowledged, with the same packet
 identifiers (MQTT-4.4.0-1). What was taken in already is then acknowledged and not taken in twice.
 """
@@ -26,6 +29,7 @@ from connectors.formats.catalogue import HOOK, THINGSBOARD_GATEWAY
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity, only
 from connectors.mqtt.connection import RECEIVE_MAXIMUM, Connection, Publish, Refused
+from connectors.mqtt.division import Division
 from connectors.mqtt.topics import Route, Routes, form_of
 from connectors.plain import PlainRecord, plain_records, take
 from connectors.receipt import Receipt
@@ -69,10 +73,11 @@ log = logging.getLogger(__name__)
 class _Message:
     """A message that is not acknowledged yet, or was acknowledged lately."""
 
-    __slots__ = ("code", "connection", "content", "is_answered", "publish")
+    __slots__ = ("code", "connection", "content", "is_answered", "packet_id", "publish")
 
     def __init__(self, publish: Publish, connection: Connection) -> None:
-        self.publish = publish  # without its payload, once it is taken in
+        self.publish: Publish | None = publish  # None once it is taken in, or when it is another connector's
+        self.packet_id = publish.packet_id
         self.connection = connection  # the last one that it came on
         self.content = hash((publish.topic, publish.payload))
         self.code = 0
@@ -89,6 +94,7 @@ class Subscriber:
         self._site = site
         self._settings = site.settings
         self._routes = Routes(site.decoders.topics, site.decoders.by_topic)
+        self._division = Division(site.settings, self._routes) if site.settings.mqtt_workers > 1 else None
         self._is_5 = site.settings.mqtt_version != "3.1.1"
         self._connection: Connection | None = None
         self._waiting: deque[_Message] = deque()
@@ -176,8 +182,13 @@ class Subscriber:
         message = _Message(publish, connection)
         if publish.packet_id is not None and self._is_known(publish.packet_id, message, publish.is_duplicate):
             return
+        if self._division is None or self._division.is_own(publish):
+            self._waiting_bytes += len(publish.payload)
+        elif publish.packet_id is None:
+            return
+        else:
+            message.publish = None
         self._waiting.append(message)
-        self._waiting_bytes += len(publish.payload)
         self._came.set()
         self._hold_back()
 
@@ -223,7 +234,7 @@ class Subscriber:
         """Take messages in, in their order, as many together as can be."""
         together: list[_Plain] = []
         for message in batch:
-            records = self._plain(message.publish)
+            records = self._plain(message.publish) if message.publish is not None else []
             if records is None:
                 await self._take_together(together)
                 together = []
@@ -244,7 +255,11 @@ class Subscriber:
 
     async def _take_together(self, plain: Sequence[_Plain]) -> None:
         """Take in several messages, as many together as can be."""
-        for receipt, taken in take(self._site.intake, plain) if plain else ():
+        if not any(records for _, records in plain):  # all are others'
+            if plain:
+                self._owe(Receipt(), [message for message, _ in plain])
+            return
+        for receipt, taken in take(self._site.intake, plain):
             if receipt is not None:
                 self._owe(receipt, taken)
                 continue
@@ -252,7 +267,11 @@ class Subscriber:
                 await self._take_alone(message)
 
     async def _take_alone(self, message: _Message) -> None:
-        publish, route = message.publish, self._routes[message.publish.topic]
+        publish = message.publish
+        if publish is None:
+            self._owe(Receipt(), [message])
+            return
+        route = self._routes[publish.topic]
         if route.is_passed_over or (not publish.payload and not (route.form or "").startswith(HOOK)):
             # An empty payload clears a retained message (§3.3.1.3).
             self._owe(Receipt(), [message])
@@ -332,8 +351,9 @@ class Subscriber:
     def _owe(self, receipt: Receipt, messages: Sequence[_Message]) -> None:
         """Acknowledge messages when Kafka has what is in them, and those before."""
         for message in messages:
-            self._waiting_bytes -= len(message.publish.payload)
-            message.publish = message.publish._replace(payload=b"", properties={})
+            if message.publish is not None:
+                self._waiting_bytes -= len(message.publish.payload)
+                message.publish = None
         self._owed.append((receipt, messages))
         if receipt.is_durable:
             self._answer()
@@ -345,8 +365,8 @@ class Subscriber:
         while self._owed and self._owed[0][0].is_durable:
             for message in self._owed.popleft()[1]:
                 message.is_answered = True
-                if message.publish.packet_id is not None:
-                    answers.setdefault(message.connection, []).append((message.publish.packet_id, message.code))
+                if message.packet_id is not None:
+                    answers.setdefault(message.connection, []).append((message.packet_id, message.code))
         for connection, packets in answers.items():
             connection.acknowledge(packets)
         self._answered.set()

@@ -143,6 +143,14 @@ def neighbours(
     _print(figures, as_json)
 
 
+@app.command()
+def store(as_json: AsJson = False) -> None:
+    """Measure the series store by itself, on a Valkey of its own: memory a row, queries, commits, sealing."""
+    from isotherm.cli.bench_store import measure
+
+    _print({"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2), **asyncio.run(measure())}, as_json)
+
+
 def _print(figures: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(figures).decode())

@@ -28,7 +28,9 @@ def users(
     directory: Annotated[Path, typer.Argument(help="Gets passwords, acl and isotherm.conf.")],
     follow: Annotated[bool, typer.Option("--follow", help="Keep them up to date until Ctrl-C.")] = False,
     broker: Annotated[Path | None, typer.Option(help="File with mosquitto's process id: it is told of changes.")] = None,
-    connectors: Annotated[int, typer.Option(help="Connectors that log in, each as a user of its own.", min=1)] = 1,
+    connectors: Annotated[
+        int, typer.Option(help="Connectors that log in, each as a user of its own: connect mqtt --workers.", min=1)
+    ] = 1,
     data_dir: DataDir = None,
 ) -> None:
     """Write mosquitto's password and access files from the registry.
@@ -36,7 +38,7 @@ def users(
     A device logs in with its name and its newest token, and may publish below devices/NAME/; the connectors with
     ISOTHERM_MQTT_USERNAME and ISOTHERM_MQTT_PASSWORD. In mosquitto.conf: include_dir DIRECTORY.
     """
-    from connectors.mqtt.names import of_worker
+    from connectors.mqtt.names import user_of_worker
     from connectors.mqtt.users import Files
     from connectors.process import decoders_of
 
@@ -44,7 +46,7 @@ def users(
     logs.configure(settings, "mqtt-users")
     if not settings.mqtt_username or not settings.mqtt_password:
         raise SettingsError("set ISOTHERM_MQTT_USERNAME and ISOTHERM_MQTT_PASSWORD: the connectors log in with them")
-    passwords = {of_worker(settings.mqtt_username, number): settings.mqtt_password for number in range(connectors)}
+    passwords = {user_of_worker(settings.mqtt_username, number): settings.mqtt_password for number in range(connectors)}
 
     async def run() -> None:
         stop = stop_signal()

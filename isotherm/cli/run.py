@@ -46,7 +46,8 @@ def up(
 def connect(
     protocol: Annotated[str, typer.Argument(help="tcp, http, mqtt, coap, or a Python file with a connector of your own")],
     workers: Annotated[
-        int, typer.Option(help="Processes that share the port (tcp, http, coap) or the messages (mqtt).", min=1, max=64)
+        int,
+        typer.Option(help="Processes that share the port (tcp, http, coap) or divide the devices (mqtt).", min=1, max=64),
     ] = 1,
 ) -> None:
     """Run one connector."""

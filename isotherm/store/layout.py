@@ -5,20 +5,32 @@ write it atomically.
 
     | key                                     | type   | content                                             |
     |-----------------------------------------|--------|-----------------------------------------------------|
-    | ``iso:{p}:raw:SERIES:CHUNK``            | string | points, in order of arrival                         |
+    | ``iso:{p}:raw:SERIES:CHUNK``            | string | points, in order of arrival, not rolled up yet      |
     | ``iso:{p}:TIER:SERIES:CHUNK``           | string | slots, ascending, none empty                        |
+    | ``iso:{p}:sealed:TIER:SERIES:CHUNK``    | string | what was in a chunk when it was sealed, compressed  |
+    | ``iso:{p}:open``                        | set    | ``TIER:CHUNK``: of some series it is not sealed     |
+    | ``iso:{p}:sweeping``                    | set    | those that are being sealed                         |
+    | ``iso:{p}:late``                        | set    | ``TIER:CHUNK:SERIES``: got data after that          |
     | ``iso:{p}:latest``                      | hash   | series → newest point and when it was received      |
     | ``iso:{p}:units``                       | hash   | series → unit (RFC 8428 §12.1)                      |
     | ``iso:{p}:attributes``                  | hash   | ``device/attribute`` → newest text and its time     |
+    | ``iso:{p}:windows``                     | hash   | series → sequence numbers seen, see ``windows``     |
     | ``iso:{p}:stored``                      | hash   | connector → readings stored: the ledger's far end   |
-    | ``iso:{p}:progress:AGENT:LOG``          | hash   | ``next``: offset of the first record not applied    |
+    | ``iso:{p}:duplicates``                  | hash   | connector → repetitions, which were not             |
+    | ``iso:{p}:progress:AGENT:LOG``          | hash   | ``next``: offset of the first record not applied;   |
+    |                                         |        | ``mark``: time and CRC-32 of the one before it      |
     | ``iso:{p}:live``                        | channel| a message after each commit                         |
     | ``iso:connector:PROTOCOL/INSTANCE``     | hash   | the ledger's near end, see ``isotherm.ledger``      |
     | ``iso:{registry}:…``                    |        | devices and tokens, see ``isotherm.registry``       |
     | ``iso:replayed:LOG``                    | set    | ids of the rejects that were taken in after all     |
 
 CHUNK is the number of the chunk since the epoch: time div chunk length. LOG is the identity of the Kafka log, so that a
-log which begins anew begins with no progress. A chunk expires as a whole, its tier's retention after its end.
+log which begins anew begins with no progress. A chunk expires as a whole, its tier's retention after its end; one of
+points that is open does not, it is sealed first.
+
+Readings are appended to the points of their hour, and nothing else is done with them at first: a commit costs one append a
+series. When the hour is over they are rolled up and sealed, in one step (``sealer``). What is older than points are kept is
+rolled up at once.
 
 A point is 16 bytes, a latest value 24, a slot 44, all little-endian:
 
@@ -80,6 +92,9 @@ ROLLUPS = (
 )
 TIERS = (RAW, *ROLLUPS)
 
+LATENESS = 10 * MINUTE
+"""How long after its end a chunk awaits readings in its open form, µs."""
+
 
 def chunk_key(partition: int, tier: Tier, series: str, chunk: int) -> str:
     """Return the key of a chunk."""
@@ -89,6 +104,26 @@ def chunk_key(partition: int, tier: Tier, series: str, chunk: int) -> str:
 def expires_at_ms(tier: Tier, chunk: int) -> int:
     """Return when a chunk expires, ms since the epoch."""
     return ((chunk + 1) * tier.chunk + tier.retention) // 1000
+
+
+def first_kept(tier: Tier, now: int) -> int:
+    """Return the number of the first chunk that has not expired."""
+    return (now - tier.retention) // tier.chunk
+
+
+def open_member(tier: Tier, chunk: int) -> str:
+    """Return what a chunk of any series is called among those that are not sealed."""
+    return f"{tier.name}:{chunk}"
+
+
+def first_open(tier: Tier, now: int) -> int:
+    """Return the number of the first chunk that still awaits readings: the ones before it may be sealed."""
+    return (now - LATENESS) // tier.chunk
+
+
+def late_member(tier: Tier, series: str, chunk: int) -> str:
+    """Return what a chunk is called among those that got data late."""
+    return f"{tier.name}:{chunk}:{series}"
 
 
 def latest_key(partition: int) -> str:
@@ -109,6 +144,36 @@ def attributes_key(partition: int) -> str:
 def stored_key(partition: int) -> str:
     """Return the key of the counts of stored readings."""
     return f"iso:{{{partition}}}:stored"
+
+
+def windows_key(partition: int) -> str:
+    """Return the key of the sequence numbers that were seen."""
+    return f"iso:{{{partition}}}:windows"
+
+
+def duplicates_key(partition: int) -> str:
+    """Return the key of the counts of repetitions."""
+    return f"iso:{{{partition}}}:duplicates"
+
+
+def sealed_key(partition: int, tier: Tier, series: str, chunk: int) -> str:
+    """Return the key of what a chunk held when it was sealed."""
+    return f"iso:{{{partition}}}:sealed:{tier.name}:{series}:{chunk}"
+
+
+def open_key(partition: int) -> str:
+    """Return the key of the chunks that have to be sealed when their time is over."""
+    return f"iso:{{{partition}}}:open"
+
+
+def sweeping_key(partition: int) -> str:
+    """Return the key of the chunks that are being sealed."""
+    return f"iso:{{{partition}}}:sweeping"
+
+
+def late_key(partition: int) -> str:
+    """Return the key of the chunks that got data after they were sealed."""
+    return f"iso:{{{partition}}}:late"
 
 
 def progress_key(partition: int, agent: str, log_id: str) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +15,22 @@ from redis.exceptions import RedisError
 
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
-from isotherm.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
+from isotherm.limits import DAY, HOUR, MAX_FUTURE_US, MILLISECOND, MINUTE, SECOND
 from isotherm.pack import Attribute
 from isotherm.store import layout
 from isotherm.store.client import Client
 from isotherm.store.layout import LATEST, POINT, RAW, ROLLUPS, SLOT, TIERS, Tier
+from isotherm.store.script import Script
+from isotherm.store.sealed import combine
 from isotherm.topics import partition_of
 
 DEFAULT_POINTS = 1_000
+
+MAX_CHUNKS_AT_ONCE = 512
+"""Keys that one command reads: more would keep the store from its other work for too long."""
+
+OPEN_KNOWN_US = 1 * MINUTE
+"""How long a reader remembers which points are not rolled up yet."""
 
 WIDTHS = tuple(
     count * unit
@@ -42,6 +54,7 @@ class History:
         time: Begin of each row, µs since the epoch UTC, shape (n,); of a raw point, its own time.
         width: Length of time each row stands for, µs, shape (n,); 0 for a raw point.
         count, sum, min, max, last: Aggregates of the row, shape (n,).
+        last_at: Time of ``last``, µs since the epoch UTC, shape (n,).
     """
 
     time: NDArray[np.int64]
@@ -51,14 +64,20 @@ class History:
     min: NDArray[np.float64]
     max: NDArray[np.float64]
     last: NDArray[np.float64]
+    last_at: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.time)
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """Arithmetic mean of the readings of each row, shape (n,)."""
-        return self.sum / self.count
+        """Arithmetic mean of the readings of each row, shape (n,); where a value was carried on, that value."""
+        mean: NDArray[np.float64] = self.sum / np.maximum(self.count, 1)
+        return mean
+
+    def on_grid(self, start: int, end: int, step: int, max_age: int = 0) -> History:
+        """Return these rows on a regular grid; see :func:`on_grid`."""
+        return on_grid(self, start, end, step, max_age)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +113,29 @@ class Reader:
     def __init__(self, redis: Client, partitions: int) -> None:
         self._redis = redis
         self._partitions = partitions
+        self._tail = Script(redis, "tail.lua")
+        self._open: dict[int, tuple[int, set[int]]] = {}
 
     async def query(self, series: str, start: int, end: int, points: int = DEFAULT_POINTS) -> History:
-        """Return a series over [start, end) in at most ``points`` rows, as wide as people count in: 5 s, 2 min, 1 h.
+        """Return a series over [start, end); see :meth:`query_many`."""
+        return (await self.query_many([series], start, end, points))[series]
+
+    async def query_many(
+        self, series: Sequence[str], start: int, end: int, points: int = DEFAULT_POINTS
+    ) -> dict[str, History]:
+        """Return several series over [start, end), each in at most ``points`` rows, as wide as people count in: 5 s, 1 h.
 
         The coarsest tier that is no coarser than that is read; where it has expired, the next coarser one that has not.
-        When every reading fits, every reading is returned. An unknown series gives no rows.
+        When every reading fits, every reading is returned. An unknown series gives no rows. All series of a partition are
+        read in one round trip, or in a few when they are very many.
 
         Args:
-            series: ``device/metric``.
+            series: Distinct names, ``device/metric``.
             start, end: µs since the epoch UTC.
-            points: Greatest number of rows, > 0.
+            points: Greatest number of rows of each series, > 0.
+
+        Returns:
+            Series → rows, in the order of ``series``.
 
         Raises:
             ValueError: points <= 0 or end < start.
@@ -113,11 +144,40 @@ class Reader:
         if points <= 0 or end < start:
             raise ValueError(f"expected points > 0 and start <= end, got points={points}, start={start}, end={end}")
         width = row_width(end - start, points)
-        parts = [await self._read(series, tier, begin, until) for tier, begin, until in _plan(start, end, width, now_us())]
-        rows = _concatenate(parts)
-        if len(rows) > points:
-            rows = _concatenate([coarsen(part, width) for part in parts])
-        return rows if len(rows) <= points else coarsen(rows, width)
+        now = now_us()
+        plan = _plan(start, end, width, now)
+        found = dict.fromkeys(series, _EMPTY)
+        for partition, names in self._by_partition(series).items():
+            wanted = _Wanted(plan, await self._not_rolled_up(partition, now))
+            at_once = max(1, MAX_CHUNKS_AT_ONCE // max(1, len(wanted)))
+            for first in range(0, len(names), at_once):
+                some = names[first : first + at_once]
+                # One command for all of a series: an hour that is rolled up meanwhile is seen before or after.
+                values = await self._get([key for name in some for key in wanted.keys(partition, name)])
+                for number, name in enumerate(some):
+                    mine = values[number * len(wanted) : (number + 1) * len(wanted)]
+                    found[name] = _fit(wanted.decode(mine), points, width)
+        return found
+
+    async def series(self, pattern: str = "*") -> list[str]:
+        """Return the series whose name matches a pattern such as ``sensor-*/temperature``, ascending.
+
+        Args:
+            pattern: Of a shell: ``*`` any text, ``?`` any character, ``[ab]`` one of these; upper and lower case differ.
+                ``*`` also matches slashes.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        matches = re.compile(fnmatch.translate(pattern)).match
+        found: list[str] = []
+        try:
+            for partition in range(self._partitions):
+                names = await self._redis.hkeys(layout.latest_key(partition))
+                found += filter(matches, (name.decode() for name in names))
+        except RedisError as error:
+            raise Unavailable(f"the store does not answer: {error}") from error
+        return sorted(found)
 
     async def latest(self) -> list[Latest]:
         """Return the newest value of every series, ascending by device and metric.
@@ -173,39 +233,67 @@ class Reader:
             Unavailable: Redis does not answer.
         """
         chunks = range(since // RAW.chunk, now_us() // RAW.chunk + 2)  # + 2: a device's clock may be ahead
-        read = {series: dict(cursor.read) if cursor else {} for series, cursor in cursors.items()}
-        try:
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for series, lengths in read.items():
-                    partition = self._partition(series)
-                    for chunk in chunks:
-                        pipeline.getrange(layout.chunk_key(partition, RAW, series, chunk), lengths.get(chunk, 0), -1)
-                answers: list[bytes] = await pipeline.execute()
-        except RedisError as error:
-            raise Unavailable(f"the store does not answer: {error}") from error
-        found = {}
-        for number, (series, lengths) in enumerate(read.items()):
-            parts = answers[number * len(chunks) : (number + 1) * len(chunks)]
-            after = tuple((chunk, lengths.get(chunk, 0) + len(part)) for chunk, part in zip(chunks, parts, strict=True))
-            found[series] = np.frombuffer(b"".join(parts), dtype=POINT), Cursor(after)
+        found = dict.fromkeys(cursors, (np.empty(0, dtype=POINT), Cursor(())))
+        for partition, names in self._by_partition(list(cursors)).items():
+            read = [dict(cursor.read) if (cursor := cursors[name]) else {} for name in names]
+            keys = [key for name in names for chunk in chunks for key in _both(partition, RAW, name, chunk)]
+            lengths = [one.get(chunk, 0) for one in read for chunk in chunks]
+            try:
+                answers = iter(await self._tail(keys, lengths))
+            except RedisError as error:
+                raise Unavailable(f"the store does not answer: {error}") from error
+            for name, one in zip(names, read, strict=True):
+                parts = [_unread(answer, one.get(chunk, 0)) for chunk, answer in zip(chunks, answers, strict=False)]
+                ends = (one.get(chunk, 0) + points.nbytes for chunk, points in zip(chunks, parts, strict=True))
+                found[name] = np.concatenate(parts), Cursor(tuple(zip(chunks, ends, strict=True)))
         return found
 
-    async def _read(self, series: str, tier: Tier, start: int, end: int) -> History:
-        """Return the rows of one tier that lie in [start, end), the one that ``start`` falls into included."""
-        start -= start % max(tier.step, 1)
-        chunks = range(start // tier.chunk, -(-end // tier.chunk))
-        partition = self._partition(series)
-        keys = [layout.chunk_key(partition, tier, series, chunk) for chunk in chunks]
+    async def _not_rolled_up(self, partition: int, now: int) -> set[int]:
+        """Return the chunks of points that may be open, for some series.
+
+        Recent ones may be for many reasons. Of older ones the store knows, and there are none to come: what is measured
+        then is rolled up at once. So it is asked every minute.
+        """
+        known = self._open.get(partition)
+        if known is None or now - known[0] > OPEN_KNOWN_US:
+            marks = layout.open_key(partition), layout.sweeping_key(partition)
+            try:
+                members = await self._redis.sunion(marks)
+            except RedisError as error:
+                raise Unavailable(f"the store does not answer: {error}") from error
+            chunks = [member.split(b":") for member in members]
+            known = now, {int(number) for tier, number in chunks if tier == RAW.name.encode()}
+            self._open[partition] = known
+        recent = range(layout.first_kept(RAW, known[0]), (now + MAX_FUTURE_US) // RAW.chunk + 1)
+        return known[1].union(recent)
+
+    async def _get(self, keys: Sequence[str]) -> list[bytes | None]:
         try:
-            values = await self._redis.mget(keys) if keys else []
+            return await self._redis.mget(keys) if keys else []
         except RedisError as error:
             raise Unavailable(f"the store does not answer: {error}") from error
-        held = [(chunk, value) for chunk, value in zip(chunks, values, strict=True) if value]
-        found = _points(held) if tier is RAW else _slots(held, tier)
-        return _between(found, start, end)
+
+    def _by_partition(self, series: Sequence[str]) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        for name in series:
+            found.setdefault(self._partition(name), []).append(name)
+        return found
 
     def _partition(self, series: str) -> int:
         return partition_of(series.partition("/")[0], self._partitions)
+
+
+def _both(partition: int, tier: Tier, series: str, chunk: int) -> tuple[str, str]:
+    """Return the keys of a chunk: of what is open of it, and of what is sealed."""
+    return layout.chunk_key(partition, tier, series, chunk), layout.sealed_key(partition, tier, series, chunk)
+
+
+def _unread(answer: tuple[bytes, bytes], read: int) -> NDArray[np.void]:
+    """Return the points of a chunk after the first ``read`` bytes of them, from what tail.lua says."""
+    sealed, rows = answer
+    if not sealed:
+        return np.frombuffer(rows, dtype=POINT)
+    return combine(RAW, sealed, rows)[read // POINT.itemsize :]
 
 
 def row_width(span: int, points: int) -> int:
@@ -223,11 +311,16 @@ def coarsen(rows: History, width: int) -> History:
 
     Buckets are counted from the epoch and hold whole rows, so a chart that moves along redraws the same ones.
     """
+    return _merge(rows, max(width, int(rows.width.max()))) if len(rows) else rows
+
+
+def _merge(rows: History, width: int) -> History:
+    """Merge the rows that begin in the same ``width`` µs, counted from the epoch."""
     if not len(rows):
         return rows
-    width = max(width, int(rows.width.max()))
     bucket = rows.time // width
-    first = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
+    first = np.append(0, np.flatnonzero(bucket[1:] != bucket[:-1]) + 1)
+    final = np.append(first[1:], len(rows)) - 1  # the rows ascend: each bucket's last one has its greatest time
     return History(
         time=bucket[first] * width,
         width=np.full(len(first), width, dtype=np.int64),
@@ -235,8 +328,54 @@ def coarsen(rows: History, width: int) -> History:
         sum=np.add.reduceat(rows.sum, first),
         min=np.minimum.reduceat(rows.min, first),
         max=np.maximum.reduceat(rows.max, first),
-        last=rows.last[np.append(first, len(rows))[1:] - 1],
+        last=rows.last[final],
+        last_at=rows.last_at[final],
     )
+
+
+def on_grid(rows: History, start: int, end: int, step: int, max_age: int = 0) -> History:
+    """Put rows on a regular grid over [start, end): one row every ``step`` µs, counted from the epoch.
+
+    A row lies where it begins; one that is wider than a step is not spread. Where there is nothing, count is 0, the
+    aggregates are NaN and last_at is 0, unless the last value is carried on: then the aggregates are that value, last_at
+    says when it was measured, and count is still 0.
+
+    Args:
+        rows: What to put there; what begins outside of the grid is left out.
+        start, end: µs since the epoch UTC; the grid begins with the cell that ``start`` falls into.
+        step: Width of a cell, µs, > 0.
+        max_age: How long after its measurement a value is carried on, µs, measured at a cell's begin; 0: not at all.
+
+    Raises:
+        ValueError: step <= 0 or end < start.
+
+    >>> at = np.array([0, 3 * SECOND]); one = np.array([1.0, 4.0]); width = np.full(2, SECOND)
+    >>> rows = History(at, width, np.ones(2, dtype=np.int64), one, one, one, one, at)
+    >>> on_grid(rows, 0, 5 * SECOND, SECOND).last.tolist()
+    [1.0, nan, nan, 4.0, nan]
+    >>> on_grid(rows, 0, 5 * SECOND, SECOND, max_age=1 * SECOND).last.tolist()
+    [1.0, 1.0, nan, 4.0, 4.0]
+    """
+    if step <= 0 or end < start:
+        raise ValueError(f"expected step > 0 and start <= end, got step={step}, start={start}, end={end}")
+    low, high = start // step, -(-end // step)
+    cells = high - low
+    merged = _merge(rows, step)
+    place = merged.time // step - low
+    inside = (place >= 0) & (place < cells)
+    place = place[inside]
+    grid = {column: np.full(cells, 0 if getattr(merged, column).dtype.kind == "i" else np.nan) for column in _AGGREGATES}
+    for column, values in grid.items():
+        values[place] = getattr(merged, column)[inside]
+    time = np.arange(low, high, dtype=np.int64) * step
+    if max_age > 0 and cells:
+        newest = np.maximum.accumulate(np.where(grid["count"] > 0, np.arange(cells), -1))
+        carried = (grid["count"] == 0) & (newest >= 0)
+        carried &= time - grid["last_at"][newest] <= max_age
+        for column in ("sum", "min", "max", "last"):
+            grid[column][carried] = grid["last"][newest[carried]]
+        grid["last_at"][carried] = grid["last_at"][newest[carried]]
+    return History(time=time, width=np.full(cells, step, dtype=np.int64), **grid)
 
 
 def _plan(start: int, end: int, width: int, now: int) -> list[tuple[Tier, int, int]]:
@@ -255,48 +394,115 @@ def _plan(start: int, end: int, width: int, now: int) -> list[tuple[Tier, int, i
     return plan[::-1]
 
 
-def _points(chunks: Sequence[tuple[int, bytes]]) -> History:
-    points = np.frombuffer(b"".join(data for _, data in chunks), dtype=POINT)
-    points = points[np.argsort(points["time"], kind="stable")]
-    value = points["value"].copy()
+class _Wanted:
+    """What to read of each series: the chunks of a plan, and points that are not rolled up yet."""
+
+    def __init__(self, plan: Sequence[tuple[Tier, int, int]], open_points: set[int]) -> None:
+        self._parts: list[tuple[Tier, int, int, range, list[int]]] = []
+        for tier, begin, end in plan:
+            start = begin - begin % max(tier.step, 1)  # the slot that it falls into is wanted
+            hours = range(start // RAW.chunk, -(-end // RAW.chunk))
+            pending = [] if tier is RAW else sorted(open_points.intersection(hours))
+            self._parts.append((tier, start, end, range(start // tier.chunk, -(-end // tier.chunk)), pending))
+
+    def __len__(self) -> int:
+        """Keys of each series."""
+        return sum(2 * len(chunks) + len(pending) for *_, chunks, pending in self._parts)
+
+    def keys(self, partition: int, series: str) -> Iterator[str]:
+        """Yield the keys of a series."""
+        for tier, _, _, chunks, pending in self._parts:
+            for chunk in chunks:
+                yield from _both(partition, tier, series, chunk)
+            for chunk in pending:
+                yield layout.chunk_key(partition, RAW, series, chunk)
+
+    def decode(self, values: Sequence[bytes | None]) -> list[History]:
+        """Return the rows of each part of the plan, where there are any, from what lies under the keys."""
+        given = iter(values)
+        parts = []
+        for tier, start, end, chunks, pending in self._parts:
+            pairs = [(chunk, next(given), next(given)) for chunk in chunks]
+            held = [(chunk, combine(tier, before, rows)) for chunk, rows, before in pairs if rows or before]
+            points = b"".join(rows for rows in islice(given, len(pending)) if rows)
+            rows = (_points if tier is RAW else partial(_slots, tier))(held, start, end) if held else _EMPTY
+            if points:
+                rolled = _merge(_points([(0, np.frombuffer(points, dtype=POINT))], start, end), tier.step)
+                rows = _together(rows, rolled, tier.step)
+            if len(rows):
+                parts.append(rows)
+        return parts
+
+
+def _together(stored: History, rolled: History, width: int) -> History:
+    """Merge two histories whose rows are of one width; of equal times of ``last``, the second one's counts."""
+    if not len(stored):
+        return rolled
+    both = _concatenate([stored, rolled])
+    order = np.lexsort((both.last_at, both.time))
+    return _merge(History(**{name: getattr(both, name)[order] for name in _COLUMNS}), width)
+
+
+def _points(held: Sequence[tuple[int, NDArray[np.void]]], start: int, end: int) -> History:
+    time = np.concatenate([points["time"] for _, points in held])
+    value = np.concatenate([points["value"] for _, points in held])
+    wanted = np.flatnonzero((time >= start) & (time < end))
+    order = wanted[np.argsort(time[wanted], kind="stable")]  # of one time, the order of arrival
+    time, value = time[order], value[order]
     return History(
-        time=points["time"].copy(),
-        width=np.zeros(len(points), dtype=np.int64),
-        count=np.ones(len(points), dtype=np.int64),
+        time=time,
+        width=np.zeros(len(time), dtype=np.int64),
+        count=np.ones(len(time), dtype=np.int64),
         sum=value,
         min=value,
         max=value,
         last=value,
+        last_at=time,
     )
 
 
-def _slots(chunks: Sequence[tuple[int, bytes]], tier: Tier) -> History:
-    slots = np.frombuffer(b"".join(data for _, data in chunks), dtype=SLOT)
-    counts = [len(data) // SLOT.itemsize for _, data in chunks]
-    begins = np.repeat(np.array([chunk for chunk, _ in chunks], dtype=np.int64) * tier.chunk, counts)
+def _slots(tier: Tier, held: Sequence[tuple[int, NDArray[np.void]]], start: int, end: int) -> History:
+    parts, begins = [], []
+    for chunk, slots in held:
+        begin = chunk * tier.chunk
+        if begin < start or end < begin + tier.chunk:
+            low, high = np.searchsorted(slots["index"], [(start - begin) // tier.step, -((begin - end) // tier.step)])
+            slots = slots[low:high]
+        parts.append(slots)
+        begins.append(begin)
+    column = {name: np.concatenate([slots[name] for slots in parts]) for name in SLOT.names or ()}
+    time = np.repeat(np.array(begins, dtype=np.int64), [len(slots) for slots in parts])
+    time += column["index"] * np.int64(tier.step)
     return History(
-        time=begins + slots["index"].astype(np.int64) * tier.step,
-        width=np.full(len(slots), tier.step, dtype=np.int64),
-        count=slots["count"].astype(np.int64),
-        sum=slots["sum"].copy(),
-        min=slots["min"].copy(),
-        max=slots["max"].copy(),
-        last=slots["last"].copy(),
+        time=time,
+        width=np.full(len(time), tier.step, dtype=np.int64),
+        count=column["count"].astype(np.int64),
+        sum=column["sum"],
+        min=column["min"],
+        max=column["max"],
+        last=column["last"],
+        last_at=time + column["last_at"],
     )
 
 
-_COLUMNS = ("time", "width", "count", "sum", "min", "max", "last")
-_EMPTY = _points([])
+def _fit(parts: Sequence[History], points: int, width: int) -> History:
+    """Join the parts of a plan to at most ``points`` rows: merged to ``width`` where they are more."""
+    rows = _concatenate(parts)
+    if len(rows) > points:
+        rows = _concatenate([coarsen(part, width) for part in parts])
+    return rows if len(rows) <= points else coarsen(rows, width)
 
 
-def _between(rows: History, start: int, end: int) -> History:
-    low, high = np.searchsorted(rows.time, [start, end])
-    return replace(rows, **{name: getattr(rows, name)[low:high] for name in _COLUMNS})
+_COLUMNS = tuple(field.name for field in fields(History))
+_AGGREGATES = ("count", "sum", "min", "max", "last", "last_at")
+_EMPTY = _points([(0, np.empty(0, dtype=POINT))], 0, 0)
 
 
 def _concatenate(parts: Sequence[History]) -> History:
     if not parts:
         return _EMPTY
+    if len(parts) == 1:
+        return parts[0]
     return History(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
 
 

@@ -1,4 +1,4 @@
-"""The downsample analytic against a naive model."""
+"""Packs put together, and rolled up, against a naive model."""
 
 import random
 from collections import defaultdict
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agents.downsample import downsample
 from isotherm.pack import Pack
 from isotherm.store.layout import ROLLUPS
+from isotherm.store.rollup import roll_up
 from isotherm.store.writer import Batch
 
 NAMES = ("a/t", "b/t", "c/t")
@@ -32,7 +33,8 @@ def pack(rows: list[Row], connector: str = "tcp/1") -> Pack:
 
 def slots_of(batch: Batch) -> dict[tuple[str, str, int], tuple[float, ...]]:
     found = {}
-    for slots in batch.slots:
+    for tier in ROLLUPS:
+        slots = roll_up(batch.series, batch.time, batch.value, tier=tier)
         for i in range(len(slots.slot)):
             key = (slots.tier.name, batch.names[slots.series[i]], int(slots.slot[i]))
             found[key] = tuple(float(getattr(slots, name)[i]) for name in ("count", "sum", "min", "max", "last", "last_at"))

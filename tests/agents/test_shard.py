@@ -1,5 +1,7 @@
 """A shard: each record of the log is applied once, whatever the log and the store do."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,8 @@ from agents import shard as module
 from agents.shard import LogRecord, Shard
 from isotherm.errors import LogConflict, Unavailable
 from isotherm.pack import MalformedPack, Pack
-from isotherm.store.writer import Batch, Conflict
+from isotherm.store.windows import Window
+from isotherm.store.writer import Batch, Conflict, Progress
 
 
 class MemoryStore:
@@ -15,21 +18,36 @@ class MemoryStore:
 
     def __init__(self, at: int | None = None) -> None:
         self.at = at
+        self.mark = ""
+        self.held: dict[str, Window] = {}
+        self.asked: list[list[str]] = []
+        self.duplicates = 0
         self.values: list[float] = []
         self.failures: list[bool] = []
         """For each coming commit that fails: whether it was applied all the same."""
 
-    async def progress(self, partition: int) -> int | None:
-        return self.at
+    async def progress(self, partition: int) -> Progress | None:
+        return None if self.at is None else Progress(self.at, self.mark)
 
-    async def commit(self, partition: int, batch: Batch, *, expected: int | None, next_offset: int) -> Conflict | None:
+    def progress_key(self, partition: int) -> str:
+        return f"progress-{partition}"
+
+    async def windows(self, partition: int, series: Sequence[str]) -> dict[str, Window]:
+        self.asked.append(sorted(series))
+        return {name: self.held[name].copy() for name in series if name in self.held}
+
+    async def commit(
+        self, partition: int, batch: Batch, *, expected: int | None, next_offset: int, mark: str = ""
+    ) -> Conflict | None:
         fails = bool(self.failures)
         applied = not fails or self.failures.pop(0)
         if applied and self.at != expected:
             return Conflict(self.at)
         if applied:
             self.values += batch.value.tolist()
-            self.at = next_offset
+            self.at, self.mark = next_offset, mark
+            self.held |= batch.windows
+            self.duplicates += sum(batch.duplicates.values())
         if fails:
             raise Unavailable("the store is away")
         return None
@@ -39,6 +57,7 @@ class MemoryLog:
     def __init__(self, begin: int = 0) -> None:
         self.begin = begin
         self.limit = 1000
+        self.marks: dict[int, str] = {}
         self.sought: list[int] = []
         self.quarantined: list[int] = []
         self.acknowledged: list[int] = []
@@ -48,6 +67,9 @@ class MemoryLog:
 
     async def end(self) -> int:
         return self.limit
+
+    async def mark(self, offset: int) -> str | None:
+        return self.marks.get(offset)
 
     async def seek(self, offset: int) -> None:
         self.sought.append(offset)
@@ -59,8 +81,14 @@ class MemoryLog:
         return [self.record(offset) for offset in offsets]
 
     def record(self, offset: int, value: bytes | None = None) -> LogRecord:
-        pack = Pack(["a/t"], np.zeros(1, np.int32), np.array([offset]), np.array([float(offset)]), "tcp/1", 0)
-        return LogRecord(offset, value or pack.to_ipc(), lambda: self.acknowledged.append(offset))
+        return LogRecord(offset, value or pack_of([offset]).to_ipc(), lambda: self.acknowledged.append(offset))
+
+
+def pack_of(numbers: Sequence[int], *, numbered: bool = False) -> Pack:
+    """A pack with a reading of one series for each number, which is its time, its value and, if you like, its own number."""
+    time = np.array(numbers, dtype=np.int64)
+    seq = time.astype(np.uint64) if numbered else None
+    return Pack(["a/t"], np.zeros(len(numbers), np.int32), time, time.astype(np.float64), "tcp/1", 0, seq=seq)
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +168,7 @@ async def test_a_log_that_ends_before_what_was_applied_halts_loudly() -> None:
     store, log = MemoryStore(at=50), MemoryLog()
     log.limit = 3
     shard = Shard(0, store, log)  # type: ignore[arg-type]
-    with pytest.raises(LogConflict, match="created anew"):
+    with pytest.raises(LogConflict, match=r"created anew.*type: redis-cli -u .ISOTHERM_REDIS DEL 'progress-0'$"):
         await shard.apply(log.records(0, 1, 2))
     assert log.acknowledged == []
 
@@ -173,7 +201,7 @@ async def test_an_emptied_store_is_filled_again_from_a_log_that_is_complete() ->
 async def test_an_emptied_store_halts_loudly_when_the_log_has_lost_its_begin() -> None:
     store, log = MemoryStore(), MemoryLog(begin=2)
     shard = Shard(0, store, log)  # type: ignore[arg-type]
-    with pytest.raises(LogConflict, match="knows nothing of this log"):
+    with pytest.raises(LogConflict, match=r"knows nothing of this log.*type: redis-cli .* HSET 'progress-0' next 2$"):
         await shard.apply(log.records(4, 5))
     assert log.acknowledged == []
 
@@ -181,7 +209,7 @@ async def test_an_emptied_store_halts_loudly_when_the_log_has_lost_its_begin() -
 async def test_records_deleted_before_they_were_stored_halt_loudly() -> None:
     store, log = MemoryStore(at=3), MemoryLog(begin=10)
     shard = Shard(0, store, log)  # type: ignore[arg-type]
-    with pytest.raises(LogConflict, match="3 to 9 were deleted"):
+    with pytest.raises(LogConflict, match=r"3 to 9 were deleted.*type: redis-cli .* HSET 'progress-0' next 10$"):
         await shard.apply(log.records(10, 11))
 
 
@@ -194,3 +222,52 @@ async def test_a_record_that_is_no_pack_is_quarantined_and_passed() -> None:
     assert (store.at, log.acknowledged) == (3, [0, 1, 2])
     await shard.apply([log.record(3, b"poison")])
     assert (store.at, log.quarantined) == (4, [1, 3])
+
+
+async def test_a_reading_that_comes_again_under_another_offset_is_stored_once() -> None:
+    store, log = MemoryStore(), MemoryLog()
+    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    first, again, more = (pack_of(numbers, numbered=True).to_ipc() for numbers in ([1, 2, 3], [2, 3], [3, 4]))
+    assert await shard.apply([log.record(0, first), log.record(1, again)]) == 3
+    assert await shard.apply([log.record(2, more)]) == 1
+    assert store.values == [1, 2, 3, 4]
+    assert store.duplicates == 3
+    assert store.asked == [["a/t"]]
+    assert await Shard(0, store, log).apply([log.record(3, more)]) == 0  # type: ignore[arg-type]
+
+
+async def test_numbers_are_read_anew_when_the_store_was_elsewhere() -> None:
+    store, log = MemoryStore(), MemoryLog()
+    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    packs = [pack_of([number], numbered=True).to_ipc() for number in range(4)]
+    await shard.apply([log.record(0, packs[0])])
+    await Shard(0, store, log).apply([log.record(1, packs[1])])  # type: ignore[arg-type]  # another worker
+    assert await shard.apply([log.record(1, packs[1]), log.record(2, packs[1]), log.record(3, packs[2])]) == 1
+    assert store.values == [0, 1, 2]
+    store.at, store.values, store.held = 1, [0], {"a/t": _window(0)}  # the store lost what came last
+    await shard.apply([log.record(4, packs[3])])
+    assert log.sought == [1]
+    await shard.apply([log.record(1, packs[1]), log.record(2, packs[1]), log.record(3, packs[2]), log.record(4, packs[3])])
+    assert store.values == [0, 1, 2, 3]
+
+
+def _window(*numbers: int) -> Window:
+    window = Window()
+    for number in numbers:
+        window.admit(number, number, False)
+    return window
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_topic_that_was_created_anew_and_is_longer_halts_loudly(kept: bool) -> None:
+    store, log = MemoryStore(at=3), MemoryLog()
+    store.mark = log.record(2).mark
+    log.marks = {2: log.record(9).mark} if kept else {}
+    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    if kept:
+        with pytest.raises(LogConflict, match=r"offset 2 is not the one.*type: .* DEL 'progress-0'$"):
+            await shard.apply(log.records(3))
+    else:  # deleted by now: nothing can be said
+        assert await shard.apply(log.records(3)) == 1
+    log.marks = {2: store.mark}
+    assert await Shard(0, store, log).apply(log.records(store.at or 0)) == 1  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from connectors.identity import Identity, only
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
 from isotherm.kafka import MAX_VALUE_BYTES
-from isotherm.pack import NO_SEQ
+from isotherm.pack import NO_SEQ, STAMPED
 from isotherm.topics import partition_of
 from tests.support.formats import joined
 from tests.support.intake import Bench
@@ -226,7 +226,7 @@ async def test_sequence_numbers_travel_and_those_without_one_have_none() -> None
         await bench.send(line("a", 3))
     packs = bench.producer.packs[partition_of("a", 8)]
     seqs = [seq for pack in packs for seq in (pack.seq.tolist() if pack.seq is not None else [NO_SEQ] * len(pack))]
-    assert seqs == [7, NO_SEQ, NO_SEQ]
+    assert seqs == [7 | STAMPED, NO_SEQ, NO_SEQ]
 
 
 async def test_a_clock_that_is_ahead_is_flagged_and_its_readings_are_kept() -> None:

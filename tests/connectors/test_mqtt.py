@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import subprocess
@@ -19,7 +20,9 @@ from connectors.decoders import Decoders, Hook
 from connectors.formats.decoded import Decoded
 from connectors.mqtt import connection, subscriber
 from connectors.mqtt.names import client_id
+from connectors.mqtt.topics import OWN
 from isotherm.limits import MAX_PACK_BYTES
+from isotherm.process import end
 from isotherm.registry import Device
 from isotherm.settings import Settings
 from isotherm.topics import Topic, partition_of
@@ -230,6 +233,194 @@ async def test_a_broker_that_speaks_only_3_1_1_is_spoken_to_so() -> None:
         await peer.until(lambda: len(peer.acknowledged) == 2)
     assert bench.producer.values_of("room-1/t") == [1]
     assert [one.reason for one in bench.producer.rejects] == ["malformed"]
+
+
+# Several connectors that divide the devices.
+
+
+def dividing(broker: ScriptedBroker, number: int, **more: Any) -> Bench:
+    return Bench(mqtt=f"127.0.0.1:{broker.port}", mqtt_workers=2, mqtt_worker=number, mqtt_version="5", **more)
+
+
+def device_of(number: int) -> str:
+    """Return the name of a device that is connector ``number``'s, of two."""
+    return next(name for name in map("room-{}".format, itertools.count()) if partition_of(name, 2) == number)
+
+
+async def test_what_is_another_connectors_is_acknowledged_and_not_looked_at() -> None:
+    ours, theirs = device_of(0), device_of(1)
+    async with scripted() as broker:
+        bench = dividing(broker, 0)
+        async with listening(broker, bench):
+            peer = await broker.peer()
+            assert "devices/+/+" in peer.subscribed
+            for packet_id, (device, payload) in enumerate(
+                ((theirs, b"1"), (ours, b"2"), (theirs, b"junk"), (ours, b"junk"), (theirs, b"x" * (MAX_PACK_BYTES + 1))), 1
+            ):
+                peer.publish(f"devices/{device}/t", payload, packet_id)
+            await peer.until(lambda: len(peer.acknowledged) == 5)
+        assert peer.acknowledged == [(1, 0), (2, 0), (3, 0), (4, 0x99), (5, 0)]
+    assert (bench.producer.values_of(f"{ours}/t"), bench.producer.values_of(f"{theirs}/t")) == ([2], [])
+    assert [one.original for one in bench.producer.rejects] == [b"junk"]
+    assert (bench.account.accepted, bench.account.rejected.total()) == (1, 1)
+
+
+async def test_what_is_another_connectors_is_acknowledged_in_its_order() -> None:
+    """MQTT-4.6.0-2."""
+    ours, theirs = (f"devices/{device_of(number)}/t" for number in (0, 1))
+    async with scripted() as broker:
+        async with listening(broker, bench := dividing(broker, 0)):
+            peer = await broker.peer()
+            peer.publish(theirs, b"1", 1)
+            await peer.until(lambda: peer.acknowledged == [(1, 0)])
+            bench.producer.on.clear()
+            peer.publish(ours, b"1", 2)
+            await bench.taken(1)
+            for packet_id in (3, 4, 5):
+                peer.publish(theirs, b"1", packet_id)
+            peer.publish(ours, b"2", 6)
+            await bench.taken(2)
+            assert peer.acknowledged == [(1, 0)]
+            bench.producer.on.set()
+            await peer.until(lambda: len(peer.acknowledged) == 6)
+        assert [one for one, _ in peer.acknowledged] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_what_is_another_connectors_and_is_sent_again_is_acknowledged_again() -> None:
+    ours, theirs = (f"devices/{device_of(number)}/t" for number in (0, 1))
+    async with scripted() as broker, listening(broker, bench := dividing(broker, 0)):
+        first = await broker.peer()
+        bench.producer.on.clear()
+        first.publish(theirs, b"0", 1)
+        await first.until(lambda: first.acknowledged == [(1, 0)])
+        first.publish(ours, b"1", 2)
+        await bench.taken(1)
+        first.publish(theirs, b"2", 3)  # waits for the one before
+        broker.script.session = True
+        first.writer.close()
+        second = await broker.peer(1)
+        for packet_id, topic in enumerate((theirs, ours, theirs), 1):
+            second.publish(topic, b"%d" % (packet_id - 1), packet_id, dup=True)
+        await second.until(lambda: second.acknowledged == [(1, 0)])
+        bench.producer.on.set()
+        await second.until(lambda: second.acknowledged == [(1, 0), (2, 0), (3, 0)])
+    assert bench.producer.values_of(f"{device_of(0)}/t") == [1]
+
+
+async def test_another_connectors_message_ends_what_is_known_of_its_packet_identifier() -> None:
+    """Else a message of ours with content and identifier of an earlier one, first heard of with DUP, would be lost."""
+    ours, theirs = (f"devices/{device_of(number)}/t" for number in (0, 1))
+    async with scripted() as broker, listening(broker, bench := dividing(broker, 0)):
+        first = await broker.peer()
+        for topic in (ours, theirs):
+            first.publish(topic, b"1", 7)
+        await first.until(lambda: len(first.acknowledged) == 2)
+        broker.script.session = True
+        first.writer.close()
+        second = await broker.peer(1)
+        second.publish(ours, b"1", 7, dup=True)
+        await second.until(lambda: second.acknowledged == [(7, 0)])
+    assert bench.producer.values_of(f"{device_of(0)}/t") == [1, 1]
+
+
+async def test_an_odd_reading_beside_others_messages_goes_alone() -> None:
+    """Messages that are taken in together are halved until it is; halves may be others' alone."""
+    ours, theirs = (f"devices/{device_of(number)}/readings" for number in (0, 1))
+    async with scripted() as broker:
+        async with listening(broker, bench := dividing(broker, 0)):
+            peer = await broker.peer()
+            plan = [theirs, theirs, theirs, ours, ours, theirs, ours, theirs]
+            packets = [peer.packet(topic, reading(at), at) for at, topic in enumerate(plan, 1)]
+            packets[4] = peer.packet(ours, b'{"n":"t","v":1,"t":99999999999}', 5)
+            peer.writer.write(b"".join(packets))
+            await peer.until(lambda: len(peer.acknowledged) == 8)
+        assert peer.acknowledged == [(at, 0x99 if at == 5 else 0) for at in range(1, 9)]
+    assert bench.producer.values_of(f"{device_of(0)}/t") == [4, 7]
+    assert [one.reason for one in bench.producer.rejects] == ["time"]
+
+
+@pytest.mark.parametrize(
+    ("version", "spoken"), [("5", (5, 5, 5)), ("3.1.1", (4, 4, 4)), ("auto", (5, 4, 5))], ids=["5", "3.1.1", "mixed"]
+)
+async def test_each_message_is_taken_in_by_exactly_one_connector(version: str, spoken: tuple[int, ...]) -> None:
+    """Each payload is one that is refused wherever it is taken in, so its bytes tell where."""
+    names = [f"room-{number}" for number in range(20)]
+    lasts = ("readings", "t", "telemetry", "gateway", "<b>")
+    refusing = Decoders([Hook("door", lambda payload: [{"n": "no name"}], "doors/{device}/up")])
+    plan = [(topic, b"") for name in names for topic in (f"doors/{name}/up", *(f"devices/{name}/{last}" for last in lasts))]
+    plan += [(topic, b"") for topic in ("devices/room 1/readings", "devices//t", "elsewhere", "doors/no name/up")]
+    said = [user_property(*one) for name in names for one in (("device", name), ("token", f"s-{name}"), ("of", name))]
+    plan += [(topic, more) for topic in OWN for more in (b"", *said)]
+    taken: list[set[int]] = []
+    for number, protocol_level in enumerate(spoken):
+        async with scripted(Script(versions=(protocol_level,))) as broker:
+            bench = Bench(
+                mqtt=f"127.0.0.1:{broker.port}",
+                decoders=refusing,
+                auth="token",
+                mqtt_workers=len(spoken),
+                mqtt_worker=number,
+                mqtt_version=version,
+            )
+            async with listening(broker, bench):
+                peer = await broker.peer(len(broker.peers) - 1)
+                for packet_id, (topic, more) in enumerate(plan, 1):
+                    more = more if peer.version == 5 else b""
+                    peer.publish(topic, b"\xff%d" % packet_id, packet_id, more=more)
+                await peer.until(lambda peer=peer: len(peer.acknowledged) == len(plan))  # type: ignore[misc]
+            assert [one for one, _ in peer.acknowledged] == list(range(1, len(plan) + 1))
+        taken.append({int(one.original[1:]) for one in bench.producer.rejects})
+        assert len(bench.producer.rejects) == len(taken[-1]) > 0
+    assert sorted(one for share in taken for one in share) == list(range(1, len(plan) + 1))
+    numbers = {message: number for number, share in enumerate(taken) for message in share}
+    for message, (topic, more) in enumerate(plan, 1):
+        for name in names:
+            if f"/{name}/" in topic or (version == "5" and more == user_property("device", name)):
+                assert numbers[message] == partition_of(name, len(spoken))
+    if version == "5":
+        assert len({numbers[message] for message, (topic, more) in enumerate(plan, 1) if topic in OWN and more}) == 3
+
+
+def test_each_connector_that_divides_has_a_session_of_its_own_and_of_their_count() -> None:
+    ids = {
+        client_id(Settings(mqtt_workers=workers, mqtt_worker=number)) for workers in range(1, 5) for number in range(workers)
+    }
+    assert len(ids) == 10
+    assert {"isotherm-connector", "isotherm-connector-0-of-2", "isotherm-connector-1-of-2"} <= ids
+    assert client_id(Settings(mqtt_client_id="mine", mqtt_workers=3, mqtt_worker=1)) == "mine-1-of-3"
+
+
+async def test_of_two_connectors_that_share_one_dies_and_gets_what_it_had_not_acknowledged_when_it_comes_again(
+    tmp_path: Path, tool: Callable[..., str]
+) -> None:
+    total = 40
+    with Mosquitto(tmp_path, tool("mosquitto")) as server:
+
+        def bench(name: str) -> Bench:
+            return Bench(mqtt=server.address, mqtt_shared=True, mqtt_client_id=name)
+
+        first, second, again = bench("first"), bench("second"), bench("second")
+        second.producer.on.clear()
+        began = asyncio.Event()
+
+        async def die() -> None:
+            async with second.intake.running(), mqtt.listening(second.site):
+                began.set()
+                await asyncio.Event().wait()
+
+        async with asyncio.timeout(30), first.intake.running(), mqtt.listening(first.site):
+            dying = asyncio.create_task(die())
+            await began.wait()
+            lines = b"".join(b"%d\n" % value for value in range(total))
+            publish = (tool("mosquitto_pub"), "-p", str(server.port), "-q", "1", "-t", "devices/a/t", "-l")
+            await asyncio.to_thread(subprocess.run, publish, input=lines, check=True)
+            await eventually(lambda: first.account.accepted + second.intake.room.taken == total)
+            assert 0 < first.account.accepted < total
+            await end([dying])
+            async with again.intake.running(), mqtt.listening(again.site):
+                await again.delivered(total - first.account.accepted)
+    assert second.producer.values_of("a/t") == []
+    assert sorted(first.producer.values_of("a/t") + again.producer.values_of("a/t")) == list(range(total))
 
 
 async def test_with_mqtt_5_connectors_of_a_group_share_a_subscription() -> None:

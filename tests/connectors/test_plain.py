@@ -54,7 +54,7 @@ def test_what_is_not_plain_is_left_to_the_decoder(payload: bytes) -> None:
 
 
 def test_sequence_numbers_go_along() -> None:
-    records = plain_records(msgspec.json.encode([{"n": "t", "v": 1, "seq": 7}, {"n": "t", "v": 2}]), ROOM)
+    records = plain_records(msgspec.json.encode([{"n": "t", "v": 1, "t": 1.79e9, "seq": 7}, {"n": "t", "v": 2}]), ROOM)
     assert records is not None
     seq = merged(records, NOW).seq
     assert seq is not None and seq[0] == 7

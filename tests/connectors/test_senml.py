@@ -15,7 +15,7 @@ from connectors.formats import senml
 from connectors.formats.decoded import Decoded
 from connectors.formats.records import FEW, senml_us, times_us
 from isotherm.limits import MAX_SEQ
-from isotherm.pack import NO_SEQ, Attribute
+from isotherm.pack import NO_SEQ, STAMPED, Attribute
 from tests.support.formats import NOW, joined, reasons, rows
 
 Decode = Callable[[bytes, int], Decoded]
@@ -111,7 +111,7 @@ def test_booleans_become_0_and_1() -> None:
         (b'{"n":"d/a","s":1}', "no_value"),
         (b'{"n":"d/a","vs":"%s"}' % (b"x" * 4097), "attribute"),
         (b'{"n":"d/a","v":1,"seq":-1}', "seq"),
-        (b'{"n":"d/a","v":1,"seq":9223372036854775808}', "seq"),
+        (b'{"n":"d/a","v":1,"seq":9223372036854775807}', "seq"),
         (b'{"n":"d/a","v":1,"new_":true}', "unknown_field"),
         (b'{"bver":11,"n":"d/a","v":1}', "version"),
         (b"[" * 100_000, "malformed"),
@@ -271,14 +271,20 @@ def test_string_and_data_values_become_attributes() -> None:
 @both
 def test_sequence_numbers_are_carried_where_there_are_any(decode: Decode) -> None:
     assert decode(b'{"n":"d/a","v":1}', NOW).seq is None
-    assert decode(b'{"n":"d/a","v":1,"seq":0}', NOW).seq == [0]
-    found = decode(b'{"n":"d/a","v":1,"seq":9223372036854775807}', NOW)
+    assert decode(b'{"n":"d/a","v":1,"t":1790000000,"seq":0}', NOW).seq == [0]
+    found = decode(b'{"n":"d/a","v":1,"t":1790000000,"seq":9223372036854775806}', NOW)
     assert found.seq is not None
-    assert found.seq.tolist() == [2**63 - 1]
+    assert found.seq.tolist() == [2**63 - 2]
+
+
+@both
+@pytest.mark.parametrize("time", [b"", b',"t":0', b',"t":-5'])
+def test_a_sequence_number_without_a_time_of_its_own_is_marked(decode: Decode, time: bytes) -> None:
+    assert decode(b'{"n":"d/a","v":1,"seq":7%b}' % time, NOW).seq == [7 | STAMPED]
 
 
 def test_a_reading_without_a_sequence_number_beside_one_with() -> None:
-    found = decode_lines(b'{"n":"d/a","v":1,"seq":7}\n{"n":"d/a","v":2}', NOW)
+    found = decode_lines(b'{"n":"d/a","v":1,"t":1790000000,"seq":7}\n{"n":"d/a","v":2}', NOW)
     assert found.seq is not None
     assert found.seq.tolist() == [7, NO_SEQ]
 

@@ -58,6 +58,22 @@ class BrokerContract:
         assert [record.value for record in await self.read_all(settings, REJECTS, last=3)] == [b"7", b"8", b"9"]
         assert await self.read_all(settings, REJECTS, last=0) == []
 
+    async def test_one_record_can_be_read_by_its_offset(self, settings: Settings) -> None:
+        producer = Producer(settings, "contract")
+        await producer.start()
+        for i in range(5):
+            await producer.deliver(READINGS, b"%d" % i, partition=6)
+        await producer.stop()
+        async with asyncio.timeout(20):
+            for back in (1, 5):
+                async with Reader(settings) as reader:
+                    _, end = (await reader.ends(READINGS))[6]
+                    record = await reader.record(READINGS, 6, end - back)
+                    assert record is not None
+                    assert (record.offset, record.value) == (end - back, b"%d" % (5 - back))
+            async with Reader(settings) as reader:
+                assert await reader.record(READINGS, 6, end) is None
+
     async def test_the_cluster_id_stays(self, settings: Settings) -> None:
         assert await kafka.cluster_id(settings) == await kafka.cluster_id(settings) != ""
 

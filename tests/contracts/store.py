@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -20,7 +20,8 @@ from isotherm.settings import Settings
 from isotherm.store import client, layout
 from isotherm.store.client import Client
 from isotherm.store.reader import History, Reader
-from isotherm.store.writer import Conflict, Writer
+from isotherm.store.sealer import Sealer
+from isotherm.store.writer import Conflict, Progress, Writer
 from isotherm.topics import partition_of
 
 SERIES = "room-1/temperature"
@@ -70,6 +71,44 @@ def rows(found: History) -> list[tuple[int, int, float, float, float, float]]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
+async def answers(reader: Reader, now: int) -> list[list[tuple[int, int, float, float, float, float]]]:
+    """Return the last two hours, in every tier."""
+    return [
+        rows(await reader.query(SERIES, now - 2 * HOUR, now + 1, points))
+        for points in (1_000_000, 2 * 360 + 2, 2 * 60 + 2, 4)
+    ]
+
+
+async def seal_all(redis: Client, now: int) -> int:
+    """Seal every chunk of raw points and of 10 s that has something from the last two hours; returns how many those were."""
+    sealer = Sealer(redis, PARTITION)
+    return sum([count for later in (0, HOUR + 15 * MINUTE) async for count in sealer.sweep(now + later)])
+
+
+class Meddler:
+    """A client beside which something happens once, between reading and writing."""
+
+    def __init__(self, redis: Client, then: Callable[[], Awaitable[None]]) -> None:
+        self._redis = redis
+        self._then: Callable[[], Awaitable[None]] | None = then
+
+    async def mget(self, keys: Sequence[str]) -> list[bytes | None]:
+        values = await self._redis.mget(keys)
+        if any(values) and self._then is not None:
+            then, self._then = self._then, None
+            await then()
+        return values
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._redis, name)
+
+
+async def bytes_of(redis: Client, pattern: str) -> int:
+    """Return how much memory the keys that match take."""
+    usage = await redis.script_load("return redis.call('MEMORY', 'USAGE', KEYS[1])")
+    return sum([await redis.evalsha(usage, 1, key.decode()) async for key in redis.scan_iter(match=pattern, count=100)])
+
+
 class StoreContract:
     """The promises."""
 
@@ -103,7 +142,7 @@ class StoreContract:
         for _ in range(3):
             assert await writer.commit(PARTITION, batch, expected=None, next_offset=1) == Conflict(1)
         assert (await reader.query(SERIES, at - SECOND, at + SECOND)).count.tolist() == [1]
-        assert await writer.progress(PARTITION) == 1
+        assert await writer.progress(PARTITION) == Progress(1, "")
         assert await redis.hgetall(layout.stored_key(PARTITION)) == {b"tcp/1": b"1"}
 
     async def test_two_writers_cannot_both_apply_the_same_records(self, redis: Client) -> None:
@@ -164,6 +203,57 @@ class StoreContract:
         found = await reader.query(SERIES, now - 5001 * HOUR, now + 1, 10_000_000_000)
         assert set(found.width.tolist()) == {0, 10 * SECOND, MINUTE, HOUR}
 
+    async def test_series_of_every_partition_are_read_together_as_each_is_alone(
+        self, redis: Client, reader: Reader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = now_us()
+        names = [f"d{number}/t" for number in range(20)]
+        draw = random.Random(1)
+        for name in names[:-1]:
+            times = sorted(now - draw.randrange(40 * DAY) for _ in range(200))
+            values = [float(draw.randrange(-1000, 1000)) for _ in times]
+            partition = partition_of(name.split("/")[0], 8)
+            batch = downsample([replace(pack(times, values), names=[name])])
+            writer = Writer(redis, "downsample", name)
+            assert await writer.commit(partition, batch, expected=None, next_offset=1) is None
+        for at_once in (512, 7):
+            monkeypatch.setattr("isotherm.store.reader.MAX_CHUNKS_AT_ONCE", at_once)
+            for span, points in ((40 * DAY, 100_000), (40 * DAY, 50), (HOUR, 10), (41 * DAY, 1)):
+                found = await reader.query_many(names, now - span, now + 1, points)
+                assert list(found) == names
+                for name, one in found.items():
+                    alone = await reader.query(name, now - span, now + 1, points)
+                    assert (rows(one), one.last_at.tolist()) == (rows(alone), alone.last_at.tolist())
+                assert len(found[names[-1]]) == 0
+        assert await reader.query_many([], now - DAY, now) == {}
+
+    async def test_the_last_value_of_a_row_is_that_of_greatest_time_and_says_when(
+        self, redis: Client, reader: Reader
+    ) -> None:
+        now = now_us()
+        begin = now // HOUR * HOUR - 20 * DAY  # only the tier of an hour is kept
+        for times in ([begin + 7, begin + 5], [begin + 6, begin + HOUR - 1], [begin + HOUR - 2]):
+            await Log(redis, str(times)).append(pack(times, [float(time - begin) for time in times]))
+        for width in (HOUR, 30 * DAY):
+            found = await reader.query(SERIES, begin, begin + HOUR, 1 if width == HOUR else 10)
+            assert (found.last.tolist(), found.last_at.tolist()) == ([float(HOUR - 1)], [begin + HOUR - 1])
+        raw = [now - 3, now - 1, now - 2]
+        await Log(redis, "raw").append(pack(raw, [1.0, 2.0, 3.0]))
+        found = await reader.query(SERIES, begin, now + 1, 10)
+        assert (found.last[-1], found.last_at[-1]) == (2.0, now - 1)
+        assert (await reader.query(SERIES, now - 3, now)).last_at.tolist() == sorted(raw)
+
+    async def test_series_are_found_by_a_pattern(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        for name in ("sensor-2/temperature", "sensor-1/temperature", "sensor-1/humidity", "Sensor-1/temperature"):
+            batch = downsample([replace(pack([now], [1.0]), names=[name])])
+            partition = partition_of(name.split("/")[0], 8)
+            assert await Writer(redis, "downsample", name).commit(partition, batch, expected=None, next_offset=1) is None
+        assert await reader.series("sensor-*/temperature") == ["sensor-1/temperature", "sensor-2/temperature"]
+        assert await reader.series("sensor-[2-9]/*") == ["sensor-2/temperature"]
+        assert await reader.series("sensor-1") == []
+        assert len(await reader.series()) == 4
+
     async def test_the_tail_gives_each_point_once_in_order_of_arrival(self, redis: Client, reader: Reader) -> None:
         now = now_us()
         log = Log(redis)
@@ -183,13 +273,52 @@ class StoreContract:
         await log.append(pack([now - SECOND], [1.0]))
         assert [latest.value for latest in await reader.latest()] == [2.0]
 
-    async def test_chunks_expire(self, redis: Client) -> None:
+    async def test_chunks_expire_but_not_before_they_are_rolled_up(self, redis: Client) -> None:
         at = now_us()
         await Log(redis).append(pack([at], [1.0]))
         ttl = await redis.script_load("return redis.call('PTTL', KEYS[1])")
+        points = layout.chunk_key(PARTITION, layout.RAW, SERIES, at // layout.RAW.chunk)
+        assert await redis.evalsha(ttl, 1, points) == -1
+        await seal_all(redis, at)
+        assert await redis.evalsha(ttl, 1, points) == -2
         for tier in layout.TIERS:
-            left = await redis.evalsha(ttl, 1, layout.chunk_key(PARTITION, tier, SERIES, at // tier.chunk))
+            keys = [key(PARTITION, tier, SERIES, at // tier.chunk) for key in (layout.chunk_key, layout.sealed_key)]
+            left = max([await redis.evalsha(ttl, 1, key) for key in keys])
             assert tier.retention - MINUTE < left * 1000 <= tier.retention + tier.chunk
+
+    async def test_what_is_older_than_points_are_kept_is_rolled_up_at_once(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        times = [now - 4 * HOUR - i * SECOND for i in range(100)]
+        await Log(redis).append(pack([now - 100 * DAY, *times, now], [7.0, *map(float, range(100)), 5.0]))
+        assert await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*") > 0
+        assert [key async for key in redis.scan_iter(match=f"iso:{{{PARTITION}}}:raw:*", count=100)] == [
+            layout.chunk_key(PARTITION, layout.RAW, SERIES, now // layout.RAW.chunk).encode()
+        ]
+        found = await reader.query(SERIES, now - 101 * DAY, now + 1, 10_000_000_000)
+        assert (found.count.sum(), found.sum.sum(), found.last[-1]) == (102, 7 + 99 * 50 + 5, 5)
+        async for _ in Sealer(redis, PARTITION).sweep():
+            pass
+        again = await reader.query(SERIES, now - 101 * DAY, now + 1, 10_000_000_000)
+        assert rows(again) == rows(found)
+        assert await bytes_of(redis, f"iso:{{{PARTITION}}}:late") == 0
+
+    async def test_points_that_nobody_rolled_up_for_a_day_are_still_there(self, redis: Client, reader: Reader) -> None:
+        """As when the worker was away: written in time, and first seen to much later."""
+        now = now_us()
+        log = Log(redis)
+        await log.append(pack([now], [1.0]))
+        chunk, old = now // layout.RAW.chunk, now // layout.RAW.chunk - 20
+        point = np.array([(now - 20 * HOUR, 1.0)], dtype=layout.POINT).tobytes()
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.set(layout.chunk_key(PARTITION, layout.RAW, SERIES, old), point)
+        pipeline.delete(layout.chunk_key(PARTITION, layout.RAW, SERIES, chunk))
+        pipeline.sadd(layout.open_key(PARTITION), layout.open_member(layout.RAW, old))
+        await pipeline.execute()
+        for _ in range(2):
+            found = await Reader(redis, 8).query(SERIES, now - DAY, now + 1)
+            assert (found.time.tolist(), found.sum.tolist()) == ([(now - 20 * HOUR) // MINUTE * MINUTE], [1.0])
+            await seal_all(redis, now)
+        assert await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*") == 0
 
     async def test_an_unknown_series_and_an_empty_range_have_no_rows(self, redis: Client, reader: Reader) -> None:
         now = now_us()
@@ -213,6 +342,70 @@ class StoreContract:
         found = {latest.device: latest.value for latest in await reader.latest()}
         assert found == {device: float(i) for i, device in enumerate(devices)}
 
+    async def test_sealing_changes_no_answer_and_takes_less_memory(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        times = [now - 100 * MINUTE + i * SECOND for i in range(100 * 60)]
+        await Log(redis).append(pack(times, [round(20 + i % 77 / 100, 2) for i in range(len(times))]))
+        before = await answers(reader, now)
+        open_bytes = await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*")
+        assert await seal_all(redis, now) >= 2 * 2  # raw and 10 s, of two hours at least
+        assert await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*") == 0
+        assert 0 < await bytes_of(redis, f"iso:{{{PARTITION}}}:sealed:raw:*") < open_bytes / 5
+        assert await answers(reader, now) == before
+        ttl = await redis.script_load("return redis.call('PTTL', KEYS[1])")
+        chunk = now // layout.RAW.chunk
+        left = await redis.evalsha(ttl, 1, layout.sealed_key(PARTITION, layout.RAW, SERIES, chunk))
+        assert layout.RAW.retention - MINUTE < left * 1000 <= layout.RAW.retention + layout.RAW.chunk
+        assert await seal_all(redis, now) == 0
+
+    async def test_what_comes_late_is_merged_with_what_is_sealed_and_sealed_again(
+        self, redis: Client, reader: Reader
+    ) -> None:
+        now = now_us()
+        log, sealer = Log(redis), Sealer(redis, PARTITION)
+        at = (now // HOUR - 1) * HOUR - MINUTE  # its hour is over
+        await log.append(pack([at, at + 20 * SECOND], [1.0, 3.0]))
+        async for _ in sealer.sweep():
+            pass
+        late = pack([at + 20 * SECOND, at - 5 * MINUTE, at + SECOND], [2.0, 5.0, 4.0])
+        await log.append(late)
+        before = await answers(reader, now)
+        assert before[0] == [
+            (at - 5 * MINUTE, 1, 5.0, 5.0, 5.0, 5.0),
+            *((at + s * SECOND, 1, v, v, v, v) for s, v in ((0, 1.0), (1, 4.0), (20, 3.0), (20, 2.0))),
+        ]
+        assert before[2][-1][1:] == (4, 10.0, 1.0, 4.0, 2.0)
+        sealed = [[count async for count in sealer.sweep() if count] for _ in range(3)]
+        assert (sealed[0] != [], sealed[2]) == (True, [])  # first the points, and after that what they were rolled up into
+        assert await answers(reader, now) == before
+        assert await bytes_of(redis, f"iso:{{{PARTITION}}}:late") == 0
+
+    async def test_what_comes_while_a_chunk_is_sealed_is_not_lost(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        log = Log(redis)
+        await log.append(pack([now - 2, now - 1], [1.0, 2.0]))
+        meddler: Any = Meddler(redis, lambda: log.append(pack([now], [3.0])))
+        assert await seal_all(meddler, now) == 0
+        assert [row[2] for row in (await answers(reader, now + 1))[0]] == [1.0, 2.0, 3.0]
+
+    async def test_the_tail_goes_on_over_sealing(self, redis: Client, reader: Reader) -> None:
+        now = now_us()
+        log = Log(redis)
+        await log.append(pack([now - 1, now], [0.0, 1.0]))
+        points, cursor = await reader.tail(SERIES, now - HOUR)
+        paused = cursor
+        seen = points["value"].tolist()
+        for step in range(2, 8):
+            await log.append(pack([now - step], [float(step)]))
+            if step % 2:
+                await seal_all(redis, now)
+                await log.append(pack([now - step], [100.0 + step]))
+            points, cursor = await reader.tail(SERIES, now - HOUR, cursor)
+            seen += points["value"].tolist()
+        assert seen == [0, 1, 2, 3, 103, 4, 5, 105, 6, 7, 107]
+        points, after = await reader.tail(SERIES, now - HOUR, paused)
+        assert (points["value"].tolist(), after) == (seen[2:], cursor)
+
     async def test_what_was_acknowledged_a_second_ago_survives_kill_9(
         self, redis: Client, reader: Reader, server: Server
     ) -> None:
@@ -224,7 +417,7 @@ class StoreContract:
         with pytest.raises(Unavailable):
             await log.writer.commit(PARTITION, downsample([pack([at + 1], [2.0])]), expected=1, next_offset=2)
         server.start()
-        assert await log.writer.progress(PARTITION) == 1
+        assert await log.writer.progress(PARTITION) == Progress(1, "")
         await log.append(pack([at + 1], [2.0]))  # NOSCRIPT: the server has forgotten the script
         assert (await reader.query(SERIES, at, at + 2)).last.tolist() == [1.0, 2.0]
 

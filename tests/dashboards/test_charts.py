@@ -16,6 +16,7 @@ def rows(time: list[int], width: int) -> History:
         min=values - 1,
         max=values + 1,
         last=values,
+        last_at=np.array(time, dtype=np.int64) + width // 2,
     )
 
 

@@ -16,10 +16,11 @@ import aiohttp
 import psutil
 import pytest
 
+from isotherm.topics import partition_of
 from simulator.load import LINKS, Link, line
 from tests.conftest import missing
 from tests.support import apache_kafka
-from tests.support.stack import ISOTHERM, Stack
+from tests.support.stack import ISOTHERM, Stack, free_port_base
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
@@ -122,29 +123,43 @@ async def test_a_connector_killed_under_load_has_stored_what_it_acknowledged(sta
     assert stack.json("ledger")["total"]["lost"] == 0
 
 
-async def test_of_two_mqtt_connectors_that_share_the_load_one_is_killed(tmp_path: Path) -> None:
-    """It comes again under its name, as a supervisor or a StatefulSet sees to: the broker keeps what it had in hand."""
-    with Stack(tmp_path / "stack", "--no-simulator", mqtt_shared="true") as stack:
-        with second_connector(stack) as start:
+async def test_of_two_mqtt_connectors_that_divide_the_load_one_is_killed_and_mosquitto_starts_anew(tmp_path: Path) -> None:
+    """The one that was killed comes again before mosquitto is away, while it is, and after it is back."""
+    names = sorted((f"device-{number}" for number in range(10)), key=lambda name: partition_of(name, 2))
+    names = [*names[:2], *names[-2:]]
+    assert [partition_of(name, 2) for name in names] == [0, 0, 1, 1]
+    with Stack(tmp_path / "stack", "--no-simulator", mqtt_workers="2") as stack:
+        health_port = free_port_base(1)
+        with second_connector(stack, health_port) as start:
             second = start()
-            devices = [Device(stack, "mqtt", f"device-{number}") for number in range(4)]
+            # From when on there is a session for the messages of its devices.
+            assert await asyncio.to_thread(listens, second), "the second connector did not start"
+            devices = [Device(stack, "mqtt", name) for name in names]
             stop = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
                 for device in devices:
                     tasks.create_task(device.send(stop))
-                for _ in range(max(2, int(SECONDS / 4))):
-                    await asyncio.sleep(1.5)
+                for turn in range(max(3, int(SECONDS / 4))):
+                    await asyncio.sleep(1.0)
                     second.kill()
                     second.wait()
-                    await asyncio.sleep(0.5)
-                    second = start()
-                await asyncio.sleep(1.5)
+                    if turn % 3 == 0:
+                        second = start()
+                    # In order: killed, it forgets what it acknowledged since it last wrote its file.
+                    os.kill(stack.pid_of("mqtt-broker"), signal.SIGTERM)
+                    await asyncio.to_thread(stack.wait_for, "part", part="mqtt-broker", state="backing off")
+                    if turn % 3 == 1:
+                        second = start()
+                    await asyncio.to_thread(stack.wait_for, "part", part="mqtt-broker", state="ready")
+                    if turn % 3 == 2:
+                        second = start()
+                await asyncio.sleep(1.0)
                 stop.set()
             await until_stored(stack, devices)
-        async with aiohttp.ClientSession() as session:
-            metrics = await (await session.get(f"http://127.0.0.1:{stack.ports.mqtt_health}/metrics")).text()
-        [took] = re.findall(r'^isotherm_accepted_readings_total\{protocol="mqtt"\} ([\d.e+]+)', metrics, re.MULTILINE)
-        assert 0 < float(took) < stack.json("ledger")["connectors"]["mqtt"]["accepted"], "they did not share the load"
+            count = sum(len(device.acknowledged) for device in devices)
+            for port in (stack.ports.mqtt_health, health_port):
+                assert 0 < await accepted_by(port) < count, "they did not divide the load"
+        assert stack.json("ledger")["total"]["lost"] == 0
 
 
 async def test_mosquitto_starts_anew_under_load(stack: Stack) -> None:
@@ -166,13 +181,13 @@ async def test_mosquitto_starts_anew_under_load(stack: Stack) -> None:
 
 
 @contextlib.contextmanager
-def second_connector(stack: Stack) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Starts a further MQTT connector, as often as it is called; all end with the block."""
+def second_connector(stack: Stack, health_port: int) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts the second of two MQTT connectors, as often as it is called; all end with the block."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        environment = stack.environment | {"ISOTHERM_MQTT_CLIENT_ID": "second"}
-        process = subprocess.Popen([*ISOTHERM, "connect", "mqtt"], env=environment, stderr=subprocess.DEVNULL)
+        environment = stack.environment | {"ISOTHERM_MQTT_WORKER": "1", "ISOTHERM_HEALTH_PORT": str(health_port)}
+        process = subprocess.Popen([*ISOTHERM, "connect", "mqtt"], env=environment, stderr=subprocess.PIPE)
         started.append(process)
         return process
 
@@ -182,6 +197,20 @@ def second_connector(stack: Stack) -> Iterator[Callable[[], subprocess.Popen[byt
         for process in started:
             process.kill()
             process.wait()
+
+
+def listens(connector: subprocess.Popen[bytes]) -> bool:
+    """Tell, when it has begun or ended, whether a connector has subscribed."""
+    assert connector.stderr is not None
+    return any(b"listening on mqtt://" in line for line in connector.stderr)
+
+
+async def accepted_by(health_port: int) -> float:
+    """Return how many readings an MQTT connector that runs has brought to Kafka."""
+    async with aiohttp.ClientSession() as session:
+        metrics = await (await session.get(f"http://127.0.0.1:{health_port}/metrics")).text()
+    [count] = re.findall(r'^isotherm_accepted_readings_total\{protocol="mqtt"\} ([\d.e+]+)', metrics, re.MULTILINE)
+    return float(count)
 
 
 async def test_while_kafka_is_stopped_senders_are_refused_and_memory_is_bounded(tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ def test_sums_and_counts_in_the_store_equal_what_was_sent(
 
         total = stack.ledger_when_settled(4 * 800 + 10)
         assert total == {
-            "received": 3210, "accepted": 3210, "rejected": 0, "stored": 3210, "in_flight": 0, "lost": 0, "skewed": 0,
-            "reasons": {},
+            "received": 3210, "accepted": 3210, "rejected": 0, "stored": 3210, "duplicates": 0, "in_flight": 0, "lost": 0,
+            "skewed": 0, "reasons": {},
         }  # fmt: skip
         lines = stack.json("ledger")["connectors"]
         assert {name: line["stored"] for name, line in lines.items()} == {"tcp": 800, "mqtt": 805, "coap": 805, "http": 800}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,8 +19,10 @@ from paho.mqtt.properties import Properties
 from connectors import mqtt
 from connectors.decoders import Decoders, Hook
 from connectors.mqtt import subscriber
+from connectors.mqtt.names import client_id
 from connectors.mqtt.users import Files
 from isotherm.registry import Device, mosquitto_hash
+from isotherm.topics import partition_of
 from tests.conftest import missing
 from tests.support.certificates import Authority
 from tests.support.intake import Bench, eventually
@@ -158,6 +161,42 @@ async def test_what_is_published_while_the_connector_is_away_is_kept(broker: Mqt
     async with listening(broker.address, mqtt_version=broker.version) as bench:
         await bench.delivered(5)
     assert sorted(bench.producer.values_of("room-1/t")) == list(range(5))
+
+
+async def test_how_many_connectors_divide_the_devices_is_changed_as_the_readme_says_and_nothing_is_lost(
+    tmp_path: Path, tool: Callable[..., str]
+) -> None:
+    names = [f"room-{number}" for number in range(6)]
+    assert {partition_of(name, 2) for name in names} == {0, 1}
+    with Mosquitto(tmp_path, tool("mosquitto")) as server:
+        benches = []
+        publish = mosquitto_pub(tool("mosquitto_pub"), server)
+
+        async def send(value: int) -> None:
+            for name in names:
+                await run(*publish, "-t", f"devices/{name}/t", "-m", str(value))
+
+        async with contextlib.AsyncExitStack() as new:
+            async with listening(server.address) as old:
+                await send(0)
+                for number in range(2):
+                    benches.append(
+                        await new.enter_async_context(listening(server.address, mqtt_workers=2, mqtt_worker=number))
+                    )
+                await send(1)
+            await send(2)
+            for number, bench in enumerate(benches):
+                await bench.delivered(2 * sum(partition_of(name, 2) == number for name in names))
+        for name in names:
+            stored = [value for bench in (old, *benches) for value in bench.producer.values_of(f"{name}/t")]
+            assert sorted(stored) == [0, 1, 1, 2]
+        # The old session has all that came since, until it is ended.
+        await run(tool("mosquitto_sub"), "-p", str(server.port), "-i", client_id(old.settings), "-t", "none", "-E")
+        await send(3)
+        async with listening(server.address) as old:
+            await send(4)
+            await old.delivered(len(names))
+        assert [old.producer.values_of(f"{name}/t") for name in names] == [[4]] * len(names)
 
 
 # Who may connect and publish: mosquitto.

@@ -1,4 +1,4 @@
-"""A real Apache Kafka for tests and the local demo: one KRaft node in a subprocess, no container."""
+"""A real Apache Kafka for tests: one KRaft node in a subprocess, or a cluster of three; no container."""
 
 import base64
 import random
@@ -33,8 +33,8 @@ JAVA_OPTIONS = (
 # log.cleaner.dedupe.buffer.size: its default fills 128 MB of memory at once.
 CONFIG = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
+node.id={node}
+controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
 log.dirs={logs}
@@ -46,10 +46,11 @@ log.cleaner.dedupe.buffer.size=4194304
 num.io.threads=2
 num.network.threads=2
 offsets.topic.num.partitions=1
-offsets.topic.replication.factor=1
-transaction.state.log.min.isr=1
+offsets.topic.replication.factor={nodes}
+transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=1
-transaction.state.log.replication.factor=1
+transaction.state.log.replication.factor={nodes}
+min.insync.replicas={in_sync}
 """
 
 # Size, api key 3 (Metadata), version 1, correlation id 7, no client id, no topics.
@@ -68,9 +69,14 @@ def available(libs: Path = LIBS) -> str | None:
 
 
 class ApacheKafka:
-    """A single-node broker whose ports, cluster id and data outlive its process: start() again after kill()."""
+    """A broker whose ports, cluster id and data outlive its process: start() again after kill().
+
+    It is a cluster of its own, or a node of one: then all nodes are told of each other before the first start.
+    """
 
     def __init__(self, libs: Path, data_dir: Path) -> None:
+        self._node, self._cluster = 1, [self]
+        self._cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         self._libs = libs
         self._data_dir = data_dir
         self._logs = data_dir / "logs"
@@ -101,17 +107,34 @@ class ApacheKafka:
 
     def start(self) -> None:
         """Start the broker, on the data of its last run if there was one, and wait until it serves clients."""
+        self.begin()
+        self.wait_until_ready()
+
+    def begin(self) -> None:
+        """Start the broker and do not wait."""
         if self._process is not None and self._process.poll() is None:
             raise RuntimeError("the broker is running already")
         self._data_dir.mkdir(parents=True, exist_ok=True)
         self._config.write_text(
-            CONFIG.format(port=self._port, controller_port=self._controller_port, logs=self._logs.resolve())
+            CONFIG.format(
+                node=self._node,
+                nodes=len(self._cluster),
+                in_sync=len(self._cluster) // 2 + 1,
+                voters=",".join(f"{node._node}@127.0.0.1:{node._controller_port}" for node in self._cluster),
+                port=self._port,
+                controller_port=self._controller_port,
+                logs=self._logs.resolve(),
+            )
         )
         if not (self._logs / "meta.properties").exists():
             self._format()
         with self._output.open("ab") as output:
             command = self._java("kafka.Kafka", str(self._config))
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def wait_until_ready(self) -> None:
+        """Return when a broker that was begun serves clients; one that does not is killed."""
+        assert self._process is not None
         try:
             self._wait_until_ready(self._process)
         except BaseException:
@@ -138,8 +161,7 @@ class ApacheKafka:
         self._process = None
 
     def _format(self) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        options = ("format", f"--cluster-id={cluster_id}", "--config", str(self._config))
+        options = ("format", f"--cluster-id={self._cluster_id}", "--config", str(self._config))
         command = self._java("kafka.tools.StorageTool", *options)
         with self._output.open("ab") as output:
             code = subprocess.run(command, stdout=output, stderr=output, timeout=START_SECONDS, check=False).returncode
@@ -173,6 +195,35 @@ class ApacheKafka:
 
     def _tail(self) -> str:
         return "\n".join(self._output.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+
+
+class ApacheKafkaCluster:
+    """Several brokers that are one cluster: a record is acknowledged when most of them have it."""
+
+    def __init__(self, libs: Path, data_dir: Path, count: int = 3) -> None:
+        self.nodes = [ApacheKafka(libs, data_dir / str(number)) for number in range(count)]
+        for number, node in enumerate(self.nodes, 1):
+            node._node, node._cluster, node._cluster_id = number, self.nodes, self.nodes[0]._cluster_id
+
+    def __enter__(self) -> Self:
+        try:
+            for node in self.nodes:
+                node.begin()
+            for node in self.nodes:
+                node.wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    @property
+    def bootstrap(self) -> str:
+        """The addresses for clients."""
+        return ",".join(node.bootstrap for node in self.nodes)
 
 
 def _free_ports() -> Iterator[int]:

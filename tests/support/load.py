@@ -1,12 +1,14 @@
 """A steady load on the series store, and the account of what must be there in the end.
 
-Shards apply packs from logs in memory to real servers, as the worker does with Kafka's. Whatever a test does to the servers
-meanwhile: when all is applied, every tier, the newest values, the attributes and the ledger hold each reading once.
+Shards apply packs from logs in memory to real servers, as the worker does with Kafka's, and what they wrote is sealed all
+the time. Some packs come twice, under another offset. Whatever a test does to the servers meanwhile: when all is applied,
+every tier, the newest values, the attributes and the ledger hold each reading once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +17,7 @@ from itertools import count
 
 import numpy as np
 
-from agents.shard import LogRecord, Shard
+from agents.shard import LogRecord, Shard, mark_of
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
 from isotherm.limits import HOUR, MINUTE
@@ -25,6 +27,7 @@ from isotherm.settings import Settings
 from isotherm.store import client, layout
 from isotherm.store.client import Client
 from isotherm.store.reader import Reader
+from isotherm.store.sealer import Sealer
 from isotherm.store.writer import Batch, Conflict, Writer
 from isotherm.topics import partition_of
 
@@ -33,6 +36,9 @@ LOADED = (0, 1, 3)
 """Partitions under load; in a cluster of three primaries each has one."""
 
 SERIES = 3
+REPEATED = 0.1
+"""Share of packs that came before."""
+
 BATCH_RECORDS = 4
 FEED_SECONDS = 0.005
 HEAL_SECONDS = 20.0
@@ -46,6 +52,8 @@ class Log:
 
     def __init__(self, partition: int, told: Callable[[str, int], None]) -> None:
         self.packs: list[Pack] = []
+        self.repeated: set[int] = set()
+        """Offsets of packs that had come before."""
         self._told = told
         self._partition = partition
         names = (f"d{number}" for number in count())
@@ -59,6 +67,11 @@ class Log:
     def feed(self) -> None:
         """Append a pack: readings of now and some that are late, none at the time of another."""
         draw, size = self._random, self._random.randrange(1, 8)
+        if self.packs and draw.random() < REPEATED:
+            self.repeated.add(len(self.packs))
+            self.packs.append(draw.choice(self.packs[-5:]))
+            self._grown.set()
+            return
         times: list[int] = []
         while len(times) < size:
             time = now_us() - (draw.randrange(30 * MINUTE) if draw.random() < 0.2 else draw.randrange(1_000))
@@ -74,6 +87,7 @@ class Log:
                 connector="tcp/1",
                 received_at=times[-1],
                 attributes=[Attribute(f"{self._device}/fw", times[0], str(len(self.packs)))],
+                seq=np.arange(len(self._times) - size, len(self._times), dtype=np.uint64),
             )
         )
         self._grown.set()
@@ -100,6 +114,9 @@ class Log:
     async def end(self) -> int:
         return len(self.packs)
 
+    async def mark(self, offset: int) -> str | None:
+        return mark_of(self.packs[offset].to_ipc())
+
     async def seek(self, offset: int) -> None:
         self._at = offset
         self._told("sought", self._partition)
@@ -115,9 +132,11 @@ class _Writer(Writer):
         super().__init__(redis, "downsample", "log-1")
         self._told = told
 
-    async def commit(self, partition: int, batch: Batch, *, expected: int | None, next_offset: int) -> Conflict | None:
+    async def commit(
+        self, partition: int, batch: Batch, *, expected: int | None, next_offset: int, mark: str = ""
+    ) -> Conflict | None:
         try:
-            conflict = await super().commit(partition, batch, expected=expected, next_offset=next_offset)
+            conflict = await super().commit(partition, batch, expected=expected, next_offset=next_offset, mark=mark)
         except Unavailable as error:
             self._told(type(error.__cause__).__name__, partition)
             raise
@@ -131,6 +150,7 @@ class Load:
     def __init__(self, redis: Client) -> None:
         self.redis = redis
         self.logs = {partition: Log(partition, self._tell) for partition in LOADED}
+        self.sealed = 0
         self._seen: Counter[tuple[str, int]] = Counter()
         self._changed = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
@@ -142,7 +162,8 @@ class Load:
         """Feed and apply for the length of the block, and apply the rest."""
         feeding = asyncio.create_task(self._feed(), name="feed")
         pumps = [asyncio.create_task(self._pump(partition), name=f"pump-{partition}") for partition in LOADED]
-        self._running = [feeding, *pumps]
+        sealing = asyncio.create_task(self._seal(), name="seal")
+        self._running = [feeding, sealing, *pumps]
         for task in self._running:
             task.add_done_callback(lambda _: self._changed.set())
         try:
@@ -180,6 +201,16 @@ class Load:
                 log.feed()
             await asyncio.sleep(FEED_SECONDS)
 
+    async def _seal(self) -> None:
+        """Seal until cancelled, as if the hour were over all the time."""
+        sealers = [Sealer(self.redis, partition) for partition in LOADED]
+        while True:
+            for sealer in sealers:
+                with contextlib.suppress(Unavailable):
+                    async for count in sealer.sweep(now_us() + HOUR + 15 * MINUTE):
+                        self.sealed += count
+            await asyncio.sleep(FEED_SECONDS)
+
     async def _pump(self, partition: int) -> None:
         """Apply a partition until cancelled."""
         log, shard = self.logs[partition], self.shards[partition]
@@ -212,6 +243,7 @@ async def steady_load(url: str) -> AsyncIterator[Load]:
         load = Load(redis)
         async with load.running():
             yield load
+        assert load.sealed > 0
         for partition, log in load.logs.items():
             await _compare(redis, partition, log)
 
@@ -219,7 +251,10 @@ async def steady_load(url: str) -> AsyncIterator[Load]:
 async def _compare(redis: Client, partition: int, log: Log) -> None:
     """Compare what the store has of a partition with what its log has."""
     reader = Reader(redis, PARTITIONS)
-    readings = sum(len(pack.time) for pack in log.packs)
+    sent = [pack for offset, pack in enumerate(log.packs) if offset not in log.repeated]
+    readings = sum(len(pack.time) for pack in sent)
+    repeated = sum(len(log.packs[offset].time) for offset in log.repeated)
+    assert await redis.hgetall(layout.duplicates_key(partition)) == {b"tcp/1": b"%d" % repeated}
     attributes = [one for pack in log.packs for one in pack.attributes]
     assert await redis.hgetall(layout.stored_key(partition)) == {b"tcp/1": b"%d" % (readings + len(attributes))}
     assert await reader.attributes(attributes[0].series.partition("/")[0]) == [max(attributes, key=lambda one: one.time)]
@@ -230,7 +265,7 @@ async def _compare(redis: Client, partition: int, log: Log) -> None:
     for number, name in enumerate(log.packs[0].names):
         found = [
             (time, value)
-            for pack in log.packs
+            for pack in sent
             for series, time, value in zip(pack.series.tolist(), pack.time.tolist(), pack.value.tolist(), strict=True)
             if series == number
         ]
