@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from isotherm.clock import now_us
@@ -75,6 +76,19 @@ async def test_each_use_by_itself_finds_the_new_primary(redis: Client, call: Cal
                 break
             except (RedisError, Unavailable):  # and nothing else
                 await asyncio.sleep(POLL_SECONDS)
+
+
+async def test_a_connection_that_is_closed_under_a_command_is_a_lost_one(
+    redis: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def closed(self: Connection, *args: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'writelines'")  # as redis-py 8.1 does
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "send_packed_command", closed)
+        with pytest.raises(Unavailable):
+            await read_newest(redis)
+    await read_newest(redis)
 
 
 async def test_a_client_that_has_asked_nothing_yet_can_subscribe(cluster: RedisCluster) -> None:
