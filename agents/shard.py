@@ -90,6 +90,10 @@ class Shard:
         """Offset of the first record that is not in the store, as far as it is known."""
         return self._next or 0
 
+    def doubt(self) -> None:
+        """Ask the store anew where it is, before the next record: it may have fallen back while nothing came."""
+        self._known = False
+
     async def apply(self, records: Sequence[LogRecord]) -> int:
         """Bring records, in the order they were read, into the store and acknowledge them.
 

@@ -40,6 +40,7 @@ REST = 2
 
 MAX_REST_SECONDS = 0.2
 STALL_SECONDS = 60.0
+WATCH_SECONDS = 3.0
 SEAL_SECONDS = 30.0
 SEAL_REST = 5
 """How many times as long as it took to seal some chunks the worker leaves the next ones alone."""
@@ -179,10 +180,14 @@ class Worker:
         raise IsothermError(f"the Faust application stopped by itself: {self._app.crash_reason!r}")
 
     async def _watch_progress(self) -> None:
-        """End the process when an assigned partition has records and stands still: a restart mends what Faust hangs on."""
+        """See to partitions that have records and stand still.
+
+        One whose store fell back while nothing came is read again from where the store is. What does not help after a while
+        ends the process: a restart mends what Faust hangs on.
+        """
         moved: dict[int, tuple[int, float]] = {}
         while True:
-            await asyncio.sleep(STALL_SECONDS / 20)
+            await asyncio.sleep(WATCH_SECONDS)
             now = time.monotonic()
             for at in self._assignment():
                 position = await self._position(at.partition)
@@ -193,6 +198,10 @@ class Worker:
                     moved[at.partition] = (position, now)
                 elif now - since > STALL_SECONDS:
                     raise IsothermError(f"partition {at.partition} has {lag} records and stands still at {position}")
+                elif now - since < 2 * WATCH_SECONDS and position >= (await self._app.consumer.earliest_offsets(at))[at]:
+                    if at.partition in self._shards:
+                        self._shards[at.partition].doubt()
+                    await self._app.consumer.seek(at, position)
 
     async def _keep_sealing(self) -> None:
         """Seal the chunks of the partitions that are ours, in small slices, and leave most of the time to commits."""
@@ -210,9 +219,7 @@ class Worker:
             await asyncio.sleep(SEAL_SECONDS)
 
     async def _position(self, partition: int) -> int:
-        """Return how far a partition is; of one that has had no record since the start, the store knows."""
-        if partition in self._shards:
-            return self._shards[partition].position
+        """Return how far the store is."""
         try:
             progress = await self._writer.progress(partition)
             return progress.next if progress else 0

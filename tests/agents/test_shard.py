@@ -271,3 +271,15 @@ async def test_a_topic_that_was_created_anew_and_is_longer_halts_loudly(kept: bo
         assert await shard.apply(log.records(3)) == 1
     log.marks = {2: store.mark}
     assert await Shard(0, store, log).apply(log.records(store.at or 0)) == 1  # type: ignore[arg-type]
+
+
+async def test_a_store_that_fell_back_while_nothing_came_is_caught_up_when_it_is_doubted() -> None:
+    store, log = MemoryStore(), MemoryLog()
+    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    await shard.apply(log.records(0, 1, 2, 3))
+    store.at, store.values = 2, [0, 1]
+    log.marks = {1: log.record(1).mark}
+    store.mark = log.marks[1]
+    shard.doubt()
+    await shard.apply(log.records(2, 3))
+    assert store.values == [0, 1, 2, 3]

@@ -16,7 +16,7 @@ class Store:
         return {0: Progress(7, ""), 1: None}[partition]
 
 
-async def test_a_partition_without_a_record_since_the_start_is_where_the_store_says() -> None:
+async def test_a_partition_is_where_the_store_says() -> None:
     nothing: Any = None
     store: Any = Store()
     worker = Worker(Settings(), store, [], nothing)

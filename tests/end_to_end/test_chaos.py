@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -295,3 +296,24 @@ async def _flood_http(host: str, port: int) -> None:
             if answer.status == 503:
                 assert answer.headers["Retry-After"]
                 await asyncio.sleep(0.2)
+
+
+async def test_a_store_that_falls_back_while_nothing_comes_is_filled_again(stack: Stack, tmp_path: Path) -> None:
+    device = Device(stack, "http", "quiet")
+    data, copy = stack.data_dir / "store" / "appendonlydir", tmp_path / "copy"
+    for numbers in (range(1, 101), range(101, 201)):
+        async with connected(LINKS["http"], address_of(stack, "http")) as link:
+            for number in numbers:
+                await link.send(line(device.name, number, time.time()))
+                await link.acknowledge(link.acknowledged + 1)
+                device.acknowledged.append(number)
+        await until_stored(stack, [device])
+        if not copy.exists():
+            shutil.copytree(data, copy)
+    os.kill(stack.pid_of("store"), signal.SIGSTOP)
+    shutil.rmtree(data)
+    shutil.copytree(copy, data)
+    os.kill(stack.pid_of("store"), signal.SIGKILL)
+    await asyncio.to_thread(stack.wait_for, "part", part="store", state="ready")
+    assert len(stored_values(stack, device.name)) < 200
+    await until_stored(stack, [device])

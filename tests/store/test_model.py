@@ -156,6 +156,9 @@ class StoreModel(RuleBasedStateMachine):
         self.server.start()
         with contextlib.suppress(RedisError):  # the connection that is gone
             self.runner.run(self.redis.ping())
+        # A killed server may have lost its last seconds; the worker looks when the store is behind the log.
+        self.shard.doubt()
+        self.log.position = 0
 
     @rule()
     def lose_scripts(self) -> None:
