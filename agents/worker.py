@@ -35,7 +35,7 @@ from isotherm.store.writer import Writer
 from isotherm.topics import READINGS, REJECTS
 
 QUEUE_RECORDS = 4 * MAX_BATCH_RECORDS
-REST = 2
+REST = 4
 """How many times as long as a commit took its partition rests before the next: batches grow with load, and cost less."""
 
 MAX_REST_SECONDS = 0.2
