@@ -105,25 +105,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.mark.parametrize("protocol", sorted(LINKS))
-async def test_a_connector_killed_under_load_has_stored_what_it_acknowledged(stack: Stack, protocol: str) -> None:
-    part = part_of(protocol)
-    devices = [Device(stack, protocol, f"{protocol}-{number}") for number in range(4)]
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        for device in devices:
-            tasks.create_task(device.send(stop))
-        for _ in range(max(2, int(SECONDS / 4))):
-            await asyncio.sleep(1.0)
-            os.kill(stack.pid_of(part), signal.SIGKILL)
-            await asyncio.to_thread(stack.wait_for, "part", part=part, state="backing off")
-            await asyncio.to_thread(stack.wait_for, "part", part=part, state="ready")
-        await asyncio.sleep(1.0)
-        stop.set()
-    await until_stored(stack, devices)
-    assert stack.json("ledger")["total"]["lost"] == 0
-
-
 async def test_of_two_mqtt_connectors_that_divide_the_load_one_is_killed_and_mosquitto_starts_anew(tmp_path: Path) -> None:
     """The one that was killed comes again before mosquitto is away, while it is, and after it is back."""
     names = sorted((f"device-{number}" for number in range(10)), key=lambda name: partition_of(name, 2))
@@ -161,24 +142,6 @@ async def test_of_two_mqtt_connectors_that_divide_the_load_one_is_killed_and_mos
             for port in (stack.ports.mqtt_health, health_port):
                 assert 0 < await accepted_by(port) < count, "they did not divide the load"
         assert stack.json("ledger")["total"]["lost"] == 0
-
-
-async def test_mosquitto_starts_anew_under_load(stack: Stack) -> None:
-    devices = [Device(stack, "mqtt", f"anew-{number}") for number in range(4)]
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        for device in devices:
-            tasks.create_task(device.send(stop))
-        for _ in range(max(2, int(SECONDS / 4))):
-            await asyncio.sleep(1.0)
-            # In order: killed, it forgets what it acknowledged since it last wrote its file.
-            os.kill(stack.pid_of("mqtt-broker"), signal.SIGTERM)
-            await asyncio.to_thread(stack.wait_for, "part", part="mqtt-broker", state="backing off")
-            await asyncio.to_thread(stack.wait_for, "part", part="mqtt-broker", state="ready")
-        await asyncio.sleep(1.0)
-        stop.set()
-    await until_stored(stack, devices)
-    assert stack.json("ledger")["total"]["lost"] == 0
 
 
 @contextlib.contextmanager
