@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from dashboards.window import SPAN, Change
 from isotherm.limits import DAY, HOUR, MINUTE, SECOND
-from isotherm.store.reader import History
+from isotherm.store.history import History
 
 COLOR = "#2f81c7"
 DOTS_UP_TO = 150

@@ -13,7 +13,8 @@ from isotherm.clock import duration_us, now_us
 from isotherm.errors import SettingsError
 from isotherm.settings import Settings
 from isotherm.store import client
-from isotherm.store.reader import WIDTHS, History, Reader
+from isotherm.store.history import WIDTHS, History
+from isotherm.store.reader import Reader
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from isotherm.archive.rows import BLOCK_ROWS, COLUMNS, Fault, Name, Rows, is_of_readings
 from isotherm.limits import MICROSECOND, SECOND
-from isotherm.store.reader import History
+from isotherm.store.history import History
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ISO_CHARS = range(len("2026-11-23T08:58:51"), len("2026-11-23T08:58:51.123456") + 1)

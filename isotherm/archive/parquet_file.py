@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from isotherm.archive.rows import BLOCK_ROWS, COLUMNS, Fault, Name, Rows, is_of_readings
 from isotherm.errors import IsothermError
 from isotherm.limits import SECOND
-from isotherm.store.reader import History
+from isotherm.store.history import History
 
 ROW_GROUP_ROWS = 100_000
 """Rows that are held until they are written."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotherm.errors import IsothermError
-from isotherm.store.reader import History
+from isotherm.store.history import History
 
 COLUMNS = ("device", "metric", "unit", "time", "step", "count", "sum", "min", "max", "last", "last_at")
 READING_COLUMNS = ("device", "metric", "time", "value")

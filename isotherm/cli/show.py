@@ -36,7 +36,8 @@ def query(
 ) -> None:
     """Print the history of one series, at the resolution that suits its length."""
     from isotherm.store import client
-    from isotherm.store.reader import History, Reader
+    from isotherm.store.history import History
+    from isotherm.store.reader import Reader
 
     settings = Settings.load(data_dir=data_dir)
     span = duration_us(last)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
-from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +12,13 @@ from redis.exceptions import RedisError
 
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
-from isotherm.limits import DAY, HOUR, MAX_FUTURE_US, MILLISECOND, MINUTE, SECOND
+from isotherm.limits import MAX_FUTURE_US, MINUTE
 from isotherm.pack import Attribute
 from isotherm.store import layout
 from isotherm.store.client import Client
-from isotherm.store.layout import LATEST, POINT, RAW, ROLLUPS, SLOT, TIERS, Tier
+from isotherm.store.history import History, concatenate, fit, row_width
+from isotherm.store.layout import LATEST, POINT, RAW, Tier
+from isotherm.store.plan import Wanted, both, by_chunk, tiers_for
 from isotherm.store.script import Script
 from isotherm.store.sealed import combine
 from isotherm.topics import partition_of
@@ -36,53 +36,6 @@ SERIES_AT_ONCE = 16
 
 EXPIRY_MARGIN = 1 * MINUTE
 """How long before its expiry a chunk is no longer relied on by a reading that takes a while."""
-
-WIDTHS = tuple(
-    count * unit
-    for unit, counts in (
-        (MILLISECOND, (1, 2, 5, 10, 20, 50, 100, 200, 500)),
-        (SECOND, (1, 2, 5, 10, 20, 30)),
-        (MINUTE, (1, 2, 5, 10, 20, 30)),
-        (HOUR, (1, 2, 3, 6, 12)),
-        (DAY, (1, 2, 5, 10, 30)),
-    )
-    for count in counts
-)
-"""Widths of a row that people count in, µs; each tier's step divides every greater one."""
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """One series over a range of time, in rows of equal or growing width, ascending by time.
-
-    Attributes:
-        time: Begin of each row, µs since the epoch UTC, shape (n,); of a raw point, its own time.
-        width: Length of time each row stands for, µs, shape (n,); 0 for a raw point.
-        count, sum, min, max, last: Aggregates of the row, shape (n,).
-        last_at: Time of ``last``, µs since the epoch UTC, shape (n,).
-    """
-
-    time: NDArray[np.int64]
-    width: NDArray[np.int64]
-    count: NDArray[np.int64]
-    sum: NDArray[np.float64]
-    min: NDArray[np.float64]
-    max: NDArray[np.float64]
-    last: NDArray[np.float64]
-    last_at: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.time)
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """Arithmetic mean of the readings of each row, shape (n,); where a value was carried on, that value."""
-        mean: NDArray[np.float64] = self.sum / np.maximum(self.count, 1)
-        return mean
-
-    def on_grid(self, start: int, end: int, step: int, max_age: int = 0) -> History:
-        """Return these rows on a regular grid; see :func:`on_grid`."""
-        return on_grid(self, start, end, step, max_age)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +102,8 @@ class Reader:
         if points <= 0 or end < start:
             raise ValueError(f"expected points > 0 and start <= end, got points={points}, start={start}, end={end}")
         width = row_width(end - start, points)
-        rows = await self._rows(series, _plan(start, end, width, now_us()))
-        return {name: _fit(parts, points, width) for name, parts in rows.items()}
+        rows = await self._rows(series, tiers_for(start, end, width, now_us()))
+        return {name: fit(parts, points, width) for name, parts in rows.items()}
 
     async def series(self, pattern: str = "*") -> list[str]:
         """Return the series whose name matches a pattern such as ``sensor-*/temperature``, ascending.
@@ -183,14 +136,14 @@ class Reader:
         """
         for first in range(0, len(series), SERIES_AT_ONCE):
             some = series[first : first + SERIES_AT_ONCE]
-            plan = _plan(start, end, 0, now_us() + EXPIRY_MARGIN)
+            plan = tiers_for(start, end, 0, now_us() + EXPIRY_MARGIN)
             rollups = [part for part in plan if part[0] is not RAW]
             raw = [part for part in plan if part[0] is RAW]
             older = await self._rows(some, rollups)
             for name in some:
-                if len(rows := _concatenate(older.pop(name))):
+                if len(rows := concatenate(older.pop(name))):
                     yield name, rows
-                for begin, until in ((b, u) for _, low, high in raw for b, u in _by_chunk(low, high)):
+                for begin, until in ((b, u) for _, low, high in raw for b, u in by_chunk(low, high)):
                     for rows in (await self._rows([name], [(RAW, begin, until)]))[name]:
                         yield name, rows
 
@@ -251,7 +204,7 @@ class Reader:
         found = dict.fromkeys(cursors, (np.empty(0, dtype=POINT), Cursor(())))
         for partition, names in self._by_partition(list(cursors)).items():
             read = [dict(cursor.read) if (cursor := cursors[name]) else {} for name in names]
-            keys = [key for name in names for chunk in chunks for key in _both(partition, RAW, name, chunk)]
+            keys = [key for name in names for chunk in chunks for key in both(partition, RAW, name, chunk)]
             lengths = [one.get(chunk, 0) for one in read for chunk in chunks]
             try:
                 answers = iter(await self._tail(keys, lengths))
@@ -268,7 +221,7 @@ class Reader:
         now = now_us()
         found: dict[str, list[History]] = {name: [] for name in series}
         for partition, names in self._by_partition(series).items():
-            wanted = _Wanted(plan, await self._not_rolled_up(partition, now))
+            wanted = Wanted(plan, await self._not_rolled_up(partition, now))
             at_once = max(1, MAX_CHUNKS_AT_ONCE // max(1, len(wanted)))
             for first in range(0, len(names), at_once):
                 some = names[first : first + at_once]
@@ -313,233 +266,12 @@ class Reader:
         return partition_of(series.partition("/")[0], self._partitions)
 
 
-def _both(partition: int, tier: Tier, series: str, chunk: int) -> tuple[str, str]:
-    """Return the keys of a chunk: of what is open of it, and of what is sealed."""
-    return layout.chunk_key(partition, tier, series, chunk), layout.sealed_key(partition, tier, series, chunk)
-
-
 def _unread(answer: tuple[bytes, bytes], read: int) -> NDArray[np.void]:
     """Return the points of a chunk after the first ``read`` bytes of them, from what tail.lua says."""
     sealed, rows = answer
     if not sealed:
         return np.frombuffer(rows, dtype=POINT)
     return combine(RAW, sealed, rows)[read // POINT.itemsize :]
-
-
-def row_width(span: int, points: int) -> int:
-    """Return the least of WIDTHS, µs, at which ``points`` rows cover ``span`` µs wherever it lies.
-
-    >>> row_width(HOUR, 1000) == 5 * SECOND
-    True
-    """
-    least = span / max(points - 1, 1)
-    return next((width for width in WIDTHS if width >= least), -(-span // DAY) * DAY)
-
-
-def coarsen(rows: History, width: int) -> History:
-    """Merge rows into buckets of ``width`` µs, or as wide as the widest row.
-
-    Buckets are counted from the epoch and hold whole rows, so a chart that moves along redraws the same ones.
-    """
-    return _merge(rows, max(width, int(rows.width.max()))) if len(rows) else rows
-
-
-def _merge(rows: History, width: int) -> History:
-    """Merge the rows that begin in the same ``width`` µs, counted from the epoch."""
-    if not len(rows):
-        return rows
-    bucket = rows.time // width
-    first = np.append(0, np.flatnonzero(bucket[1:] != bucket[:-1]) + 1)
-    final = np.append(first[1:], len(rows)) - 1  # the rows ascend: each bucket's last one has its greatest time
-    return History(
-        time=bucket[first] * width,
-        width=np.full(len(first), width, dtype=np.int64),
-        count=np.add.reduceat(rows.count, first),
-        sum=np.add.reduceat(rows.sum, first),
-        min=np.minimum.reduceat(rows.min, first),
-        max=np.maximum.reduceat(rows.max, first),
-        last=rows.last[final],
-        last_at=rows.last_at[final],
-    )
-
-
-def on_grid(rows: History, start: int, end: int, step: int, max_age: int = 0) -> History:
-    """Put rows on a regular grid over [start, end): one row every ``step`` µs, counted from the epoch.
-
-    A row lies where it begins; one that is wider than a step is not spread. Where there is nothing, count is 0, the
-    aggregates are NaN and last_at is 0, unless the last value is carried on: then the aggregates are that value, last_at
-    says when it was measured, and count is still 0.
-
-    Args:
-        rows: What to put there; what begins outside of the grid is left out.
-        start, end: µs since the epoch UTC; the grid begins with the cell that ``start`` falls into.
-        step: Width of a cell, µs, > 0.
-        max_age: How long after its measurement a value is carried on, µs, measured at a cell's begin; 0: not at all.
-
-    Raises:
-        ValueError: step <= 0 or end < start.
-
-    >>> at = np.array([0, 3 * SECOND]); one = np.array([1.0, 4.0]); width = np.full(2, SECOND)
-    >>> rows = History(at, width, np.ones(2, dtype=np.int64), one, one, one, one, at)
-    >>> on_grid(rows, 0, 5 * SECOND, SECOND).last.tolist()
-    [1.0, nan, nan, 4.0, nan]
-    >>> on_grid(rows, 0, 5 * SECOND, SECOND, max_age=1 * SECOND).last.tolist()
-    [1.0, 1.0, nan, 4.0, 4.0]
-    """
-    if step <= 0 or end < start:
-        raise ValueError(f"expected step > 0 and start <= end, got step={step}, start={start}, end={end}")
-    low, high = start // step, -(-end // step)
-    cells = high - low
-    merged = _merge(rows, step)
-    place = merged.time // step - low
-    inside = (place >= 0) & (place < cells)
-    place = place[inside]
-    grid = {column: np.full(cells, 0 if getattr(merged, column).dtype.kind == "i" else np.nan) for column in _AGGREGATES}
-    for column, values in grid.items():
-        values[place] = getattr(merged, column)[inside]
-    time = np.arange(low, high, dtype=np.int64) * step
-    if max_age > 0 and cells:
-        newest = np.maximum.accumulate(np.where(grid["count"] > 0, np.arange(cells), -1))
-        carried = (grid["count"] == 0) & (newest >= 0)
-        carried &= time - grid["last_at"][newest] <= max_age
-        for column in ("sum", "min", "max", "last"):
-            grid[column][carried] = grid["last"][newest[carried]]
-        grid["last_at"][carried] = grid["last_at"][newest[carried]]
-    return History(time=time, width=np.full(cells, step, dtype=np.int64), **grid)
-
-
-def _plan(start: int, end: int, width: int, now: int) -> list[tuple[Tier, int, int]]:
-    """Choose the tiers for a range in rows of ``width``, oldest first: (tier, begin, end), without gap or overlap."""
-    best = max(index for index, tier in enumerate(TIERS) if tier.step <= width)
-    plan: list[tuple[Tier, int, int]] = []
-    for tier in TIERS[best:]:
-        kept_since = (now - tier.retention) // tier.chunk * tier.chunk  # chunks expire as a whole
-        coarser = min((one.step for one in ROLLUPS if one.step > tier.step), default=1)
-        begin = max(start, -(-kept_since // coarser) * coarser)
-        if begin < end:
-            plan.append((tier, begin, end))
-            end = begin
-        if begin <= start:
-            break
-    return plan[::-1]
-
-
-class _Wanted:
-    """What to read of each series: the chunks of a plan, and points that are not rolled up yet."""
-
-    def __init__(self, plan: Sequence[tuple[Tier, int, int]], open_points: set[int]) -> None:
-        self._parts: list[tuple[Tier, int, int, range, list[int]]] = []
-        for tier, begin, end in plan:
-            start = begin - begin % max(tier.step, 1)  # the slot that it falls into is wanted
-            hours = range(start // RAW.chunk, -(-end // RAW.chunk))
-            pending = [] if tier is RAW else sorted(open_points.intersection(hours))
-            self._parts.append((tier, start, end, range(start // tier.chunk, -(-end // tier.chunk)), pending))
-
-    def __len__(self) -> int:
-        """Keys of each series."""
-        return sum(2 * len(chunks) + len(pending) for *_, chunks, pending in self._parts)
-
-    def keys(self, partition: int, series: str) -> Iterator[str]:
-        """Yield the keys of a series."""
-        for tier, _, _, chunks, pending in self._parts:
-            for chunk in chunks:
-                yield from _both(partition, tier, series, chunk)
-            for chunk in pending:
-                yield layout.chunk_key(partition, RAW, series, chunk)
-
-    def decode(self, values: Sequence[bytes | None]) -> list[History]:
-        """Return the rows of each part of the plan, where there are any, from what lies under the keys."""
-        given = iter(values)
-        parts = []
-        for tier, start, end, chunks, pending in self._parts:
-            pairs = [(chunk, next(given), next(given)) for chunk in chunks]
-            held = [(chunk, combine(tier, before, rows)) for chunk, rows, before in pairs if rows or before]
-            points = b"".join(rows for rows in islice(given, len(pending)) if rows)
-            rows = (_points if tier is RAW else partial(_slots, tier))(held, start, end) if held else _EMPTY
-            if points:
-                rolled = _merge(_points([(0, np.frombuffer(points, dtype=POINT))], start, end), tier.step)
-                rows = _together(rows, rolled, tier.step)
-            if len(rows):
-                parts.append(rows)
-        return parts
-
-
-def _together(stored: History, rolled: History, width: int) -> History:
-    """Merge two histories whose rows are of one width; of equal times of ``last``, the second one's counts."""
-    if not len(stored):
-        return rolled
-    both = _concatenate([stored, rolled])
-    order = np.lexsort((both.last_at, both.time))
-    return _merge(History(**{name: getattr(both, name)[order] for name in _COLUMNS}), width)
-
-
-def _by_chunk(start: int, end: int) -> list[tuple[int, int]]:
-    """Cut a range where chunks of raw points meet."""
-    edges = [start, *range((start // RAW.chunk + 1) * RAW.chunk, end, RAW.chunk), end]
-    return list(pairwise(edges))
-
-
-def _points(held: Sequence[tuple[int, NDArray[np.void]]], start: int, end: int) -> History:
-    time = np.concatenate([points["time"] for _, points in held])
-    value = np.concatenate([points["value"] for _, points in held])
-    wanted = np.flatnonzero((time >= start) & (time < end))
-    order = wanted[np.argsort(time[wanted], kind="stable")]  # of one time, the order of arrival
-    time, value = time[order], value[order]
-    return History(
-        time=time,
-        width=np.zeros(len(time), dtype=np.int64),
-        count=np.ones(len(time), dtype=np.int64),
-        sum=value,
-        min=value,
-        max=value,
-        last=value,
-        last_at=time,
-    )
-
-
-def _slots(tier: Tier, held: Sequence[tuple[int, NDArray[np.void]]], start: int, end: int) -> History:
-    parts, begins = [], []
-    for chunk, slots in held:
-        begin = chunk * tier.chunk
-        if begin < start or end < begin + tier.chunk:
-            low, high = np.searchsorted(slots["index"], [(start - begin) // tier.step, -((begin - end) // tier.step)])
-            slots = slots[low:high]
-        parts.append(slots)
-        begins.append(begin)
-    column = {name: np.concatenate([slots[name] for slots in parts]) for name in SLOT.names or ()}
-    time = np.repeat(np.array(begins, dtype=np.int64), [len(slots) for slots in parts])
-    time += column["index"] * np.int64(tier.step)
-    return History(
-        time=time,
-        width=np.full(len(time), tier.step, dtype=np.int64),
-        count=column["count"].astype(np.int64),
-        sum=column["sum"],
-        min=column["min"],
-        max=column["max"],
-        last=column["last"],
-        last_at=time + column["last_at"],
-    )
-
-
-def _fit(parts: Sequence[History], points: int, width: int) -> History:
-    """Join the parts of a plan to at most ``points`` rows: merged to ``width`` where they are more."""
-    rows = _concatenate(parts)
-    if len(rows) > points:
-        rows = _concatenate([coarsen(part, width) for part in parts])
-    return rows if len(rows) <= points else coarsen(rows, width)
-
-
-_COLUMNS = tuple(field.name for field in fields(History))
-_AGGREGATES = ("count", "sum", "min", "max", "last", "last_at")
-_EMPTY = _points([(0, np.empty(0, dtype=POINT))], 0, 0)
-
-
-def _concatenate(parts: Sequence[History]) -> History:
-    if not parts:
-        return _EMPTY
-    if len(parts) == 1:
-        return parts[0]
-    return History(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
 
 
 def _latest(series: bytes, record: bytes, unit: bytes) -> Latest:

@@ -23,7 +23,7 @@ from isotherm.archive.take_in import survey
 from isotherm.archive.take_out import NewFile
 from isotherm.errors import IsothermError
 from isotherm.limits import DAY, HOUR, MAX_FUTURE_US, MAX_PAST_US, MINUTE, SECOND
-from isotherm.store.reader import History
+from isotherm.store.history import History
 
 FORMS = ("csv", "parquet")
 NOW = 1_795_424_400_000_000  # a full hour

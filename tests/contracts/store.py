@@ -19,7 +19,8 @@ from isotherm.registry import Registry
 from isotherm.settings import Settings
 from isotherm.store import client, layout
 from isotherm.store.client import Client
-from isotherm.store.reader import History, Reader
+from isotherm.store.history import History
+from isotherm.store.reader import Reader
 from isotherm.store.rollup import roll_up
 from isotherm.store.sealer import Sealer
 from isotherm.store.writer import Conflict, Newest, Progress, Writer

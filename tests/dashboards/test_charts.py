@@ -3,7 +3,7 @@ import numpy as np
 from dashboards.charts import history_columns, width_text
 from dashboards.units import axis_label, symbol
 from isotherm.limits import HOUR, MINUTE, SECOND
-from isotherm.store.reader import History
+from isotherm.store.history import History
 
 
 def rows(time: list[int], width: int) -> History:

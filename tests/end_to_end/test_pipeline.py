@@ -23,7 +23,8 @@ from isotherm.clock import now_us
 from isotherm.limits import HOUR
 from isotherm.settings import Settings
 from isotherm.store import client
-from isotherm.store.reader import History, Reader
+from isotherm.store.history import History
+from isotherm.store.reader import Reader
 from simulator.load import flood, line
 from tests.support.stack import ISOTHERM, Stack
 

@@ -20,7 +20,8 @@ from isotherm.limits import HOUR, MINUTE, SECOND
 from isotherm.pack import NO_SEQ, Pack
 from isotherm.settings import Settings
 from isotherm.store import client, layout
-from isotherm.store.reader import History, Reader
+from isotherm.store.history import History
+from isotherm.store.reader import Reader
 from isotherm.store.sealer import Sealer
 from isotherm.store.writer import Writer
 from isotherm.topics import partition_of

@@ -1,4 +1,4 @@
-"""How wide the rows of a query are, and which tiers are read: pure functions of the reader."""
+"""How wide the rows of a query are, how they are merged, and which tiers are read: pure functions."""
 
 import doctest
 import warnings
@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isotherm.limits import DAY, HOUR, MINUTE, SECOND
-from isotherm.store import reader
+from isotherm.store import history
+from isotherm.store.history import WIDTHS, History, coarsen, on_grid, row_width
 from isotherm.store.layout import ROLLUPS, TIERS
-from isotherm.store.reader import WIDTHS, History, _plan, coarsen, on_grid, row_width
+from isotherm.store.plan import tiers_for
 
 NOW = 1_790_000_000_000_000
 
 
 def test_the_example_is_true() -> None:
-    assert doctest.testmod(reader).failed == 0
+    assert doctest.testmod(history).failed == 0
 
 
 @given(st.integers(1, 400 * DAY), st.integers(1, 100_000), st.integers(0, DAY))
@@ -40,7 +41,7 @@ def test_each_tier_divides_every_wider_row() -> None:
 @given(st.integers(0, 400 * DAY), st.integers(1, 400 * DAY), st.sampled_from([1, SECOND, 10 * SECOND, MINUTE, HOUR, DAY]))
 def test_a_plan_covers_the_range_without_gap_or_overlap_by_tiers_that_are_kept(age: int, span: int, width: int) -> None:
     start, end = NOW - age, NOW - age + span
-    plan = _plan(start, end, width, NOW)
+    plan = tiers_for(start, end, width, NOW)
     for (_, _, until), (_, begin, _) in pairwise(plan):
         assert until == begin
     assert plan == [] or plan[-1][2] == end
