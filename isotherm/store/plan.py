@@ -36,8 +36,9 @@ class Wanted:
 
     def __init__(self, plan: Sequence[tuple[Tier, int, int]], open_points: set[int]) -> None:
         self._parts: list[tuple[Tier, int, int, range, list[int]]] = []
-        for tier, begin, end in plan:
-            start = begin - begin % max(tier.step, 1)  # the slot that it falls into is wanted
+        for tier, begin, until in plan:
+            step = max(tier.step, 1)
+            start, end = begin // step * step, -(-until // step) * step  # the slots that they fall into are wanted whole
             hours = range(start // RAW.chunk, -(-end // RAW.chunk))
             pending = [] if tier is RAW else sorted(open_points.intersection(hours))
             self._parts.append((tier, start, end, range(start // tier.chunk, -(-end // tier.chunk)), pending))

@@ -370,11 +370,14 @@ class StoreContract:
         times = [now - 100 * MINUTE + i * SECOND for i in range(100 * 60)]
         await Log(redis).append(pack(times, [round(20 + i % 77 / 100, 2) for i in range(len(times))]))
         before = await answers(reader, now)
+        some = [(now - 95 * MINUTE + 7, now - 85 * MINUTE - 3, points) for points in (5, 50, 500, 5_000)]
+        parts = [rows(await reader.query(SERIES, *one)) for one in some]
         open_bytes = await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*")
         assert await seal_all(redis, now) >= 2 * 2  # raw and 10 s, of two hours at least
         assert await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*") == 0
         assert 0 < await bytes_of(redis, f"iso:{{{PARTITION}}}:sealed:raw:*") < open_bytes / 5
         assert await answers(reader, now) == before
+        assert [rows(await reader.query(SERIES, *one)) for one in some] == parts
         ttl = await redis.script_load("return redis.call('PTTL', KEYS[1])")
         chunk = now // layout.RAW.chunk
         left = await redis.evalsha(ttl, 1, layout.sealed_key(PARTITION, layout.RAW, SERIES, chunk))
