@@ -192,7 +192,14 @@ class Shard:
                 f"Records {expected} to {start - 1} were deleted before they were stored. Restore them; or, to accept the "
                 f"loss, type: {self._command('HSET', f'next {start}')}"
             )
-        log.warning("partition %d: the store is at offset %d; reading again from there", self.partition, expected)
+        if actual is None:
+            log.warning(
+                "partition %d: the store knows nothing of this log, which is complete: reading it again from its begin. "
+                "What the store had of older logs is not in it, and readings without numbers that it still has count twice",
+                self.partition,
+            )
+        else:
+            log.warning("partition %d: the store fell back to offset %d; reading again from there", self.partition, expected)
         self._sought, self._sought_at = expected, time.monotonic()
         await self._log.seek(expected)
         return True

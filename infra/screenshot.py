@@ -1,4 +1,4 @@
-"""Takes a picture of a page with Chromium, once it is drawn: for the README and for people who change pages."""
+"""Takes a picture of a page with Chromium, once it is drawn. Needs what the tests need: `make .venv/ready-dev`."""
 
 import argparse
 import asyncio

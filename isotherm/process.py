@@ -10,12 +10,14 @@ import resource
 import signal
 import time
 from collections.abc import Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 LEFTOVER_SECONDS = 2.0
 """How long what libraries have left running may take to end."""
 
 _PR_SET_PDEATHSIG = 1
+
+_Answer = TypeVar("_Answer")
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,30 @@ def run_process(main: Coroutine[Any, Any, None]) -> None:
     runner = asyncio.Runner()
     if runner.run(whole()):
         runner.close()
+
+
+def run_command(work: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Run a command's coroutine and return what it does; Ctrl-C ends it, also where a library loses the cancellation.
+
+    Raises:
+        KeyboardInterrupt: it was ended.
+    """
+
+    async def whole() -> list[_Answer]:
+        interrupted = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
+        answers: list[_Answer] = []
+
+        async def answer() -> None:
+            answers.append(await work)
+
+        await done_before(interrupted, answer())
+        return answers
+
+    answers = asyncio.run(whole())
+    if not answers:
+        raise KeyboardInterrupt
+    return answers[0]
 
 
 def stop_signal() -> asyncio.Event:

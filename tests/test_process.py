@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 
 import pytest
 
 from isotherm import process
+from isotherm.process import run_command
 
 
 async def _loses(cancellations: int) -> None:
@@ -56,3 +60,18 @@ async def test_work_that_fails_says_so() -> None:
 
     with pytest.raises(OSError, match="away"):
         await process.done_before(asyncio.Event(), fail())
+
+
+def test_ctrl_c_ends_a_command_though_a_library_loses_the_cancellation() -> None:
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_command(work())
+
+
+def test_a_command_returns_what_it_does() -> None:
+    assert run_command(asyncio.sleep(0, "done")) == "done"

@@ -153,7 +153,7 @@ class Subscriber:
                     self._is_5 = not self._is_5
             else:
                 version = "5" if self._is_5 else "3.1.1"
-                log.info("connected to the MQTT broker at %s, MQTT %s", self._settings.mqtt, version)
+                log.info("connected to the MQTT broker at %s, MQTT %s%s", self._settings.mqtt, version, self._part())
                 self._ready.set()
                 _connections.set(1)
                 await connection.lost.wait()
@@ -166,6 +166,11 @@ class Subscriber:
                 pause = first
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, longest)
+
+    def _part(self) -> str:
+        """Say whose messages are taken in, where that is not all of them."""
+        count = self._settings.mqtt_workers
+        return f", as number {self._settings.mqtt_worker} of {count} that divide the devices" if count > 1 else ""
 
     def _begin(self, connection: Connection) -> None:
         if not connection.has_session:

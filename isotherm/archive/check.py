@@ -34,18 +34,15 @@ class Checker:
         if not len(rows):
             return np.ones(0, dtype=np.bool_)
         for index in np.flatnonzero(self._bad_names(rows)).tolist():
-            rows.faults.setdefault(index, self._name_fault(rows.names[rows.name[index]]))
+            if index not in rows.faults:
+                rows.faults[index] = self._name_fault(rows.names[rows.name[index]])
         for bad, reason, detail in self._rules(rows):
             for index in np.flatnonzero(bad).tolist():
                 rows.faults.setdefault(index, Fault(reason, detail(index)))
-        good = np.ones(len(rows), dtype=np.bool_)
-        good[list(rows.faults)] = False
-        return good
+        return _without(rows)
 
     def _bad_names(self, rows: Rows) -> NDArray[np.bool_]:
-        whole = np.ones(len(rows), dtype=np.bool_)
-        whole[list(rows.faults)] = False
-        for index in np.unique(rows.name[whole]).tolist():
+        for index in np.unique(rows.name[_without(rows)]).tolist():
             name = rows.names[index]
             if name.unit and _is_named(name):
                 self.units.setdefault(name.series, name.unit)
@@ -75,7 +72,9 @@ class Checker:
             one = (rows.count == 1) & (rows.min == rows.max) & (rows.sum == rows.last) & (rows.last_at == time)
             late = (rows.last_at < time) | (rows.last_at >= time + step)
             disorder = ~((rows.min <= rows.last) & (rows.last <= rows.max))
-        finite = np.logical_and.reduce([np.isfinite(one) for one in values])
+        # A sum of extreme values may be infinite.
+        finite = np.logical_and.reduce([np.isfinite(one) for one in values[1:]])
+        finite &= np.isfinite(rows.sum) | (rows.count > 1)
         steps = ", ".join(f"{tier.step / SECOND:g}" for tier in TIERS)
         return [
             (~finite, "not_finite", lambda at: f"{_brief(rows, at)}, expected finite numbers"),
@@ -96,6 +95,13 @@ class Checker:
             (~raw & late, "time", lambda at: "last_at lies outside of the row"),
             (disorder | outside, "malformed", lambda at: f"{_brief(rows, at)} cannot be the aggregates of one row"),
         ]
+
+
+def _without(rows: Rows) -> NDArray[np.bool_]:
+    """Tell which rows have no fault yet."""
+    whole = np.ones(len(rows), dtype=np.bool_)
+    whole[list(rows.faults)] = False
+    return whole
 
 
 def _is_named(name: Name) -> bool:

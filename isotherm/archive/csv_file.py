@@ -10,6 +10,7 @@ import csv
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -101,7 +102,8 @@ class CsvSource:
                     if record:
                         yield record, line
         finally:
-            text.detach()
+            with suppress(ValueError):  # the file was closed before us
+                text.detach()
 
     def _rows(self, first: int, block: Sequence[tuple[list[str], int]]) -> Rows:
         faults: dict[int, Fault] = {}
@@ -165,7 +167,13 @@ def _column(
 
 
 def _floats(texts: Sequence[str], column: str, faults: dict[int, Fault]) -> NDArray[np.float64]:
-    return _column(texts, column, faults, np.float64, float, "a number")
+    return _column(texts, column, faults, np.float64, _float, "a number")
+
+
+def _float(text: str) -> float:
+    if "_" in text:  # Python reads 1_000 as 1000
+        raise ValueError(text)
+    return float(text)
 
 
 def _times(texts: Sequence[str], column: str, faults: dict[int, Fault]) -> NDArray[np.int64]:
@@ -177,7 +185,7 @@ def _times(texts: Sequence[str], column: str, faults: dict[int, Fault]) -> NDArr
                 return np.array(plain, dtype="datetime64[us]").astype(np.int64)
         except (ValueError, UserWarning, DeprecationWarning):
             pass
-    return _column(texts, column, faults, np.int64, iso_us, "ISO 8601 such as 2026-11-23T08:58:51.5Z")
+    return _column(texts, column, faults, np.int64, iso_us, "date and time such as 2026-11-23T08:58:51.5Z")
 
 
 def iso_us(text: str) -> int:

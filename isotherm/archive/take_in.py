@@ -8,6 +8,7 @@ whatever good rows of a partition lie between two offsets, so neither the size o
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 from collections import Counter
@@ -89,7 +90,7 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def survey(source: Source, now: int, advance: Advance, rejects: Path | None = None) -> Survey:
+async def survey(source: Source, now: int, advance: Advance, rejects: Path | None = None) -> Survey:
     """Read and check a whole file; nothing is stored.
 
     Args:
@@ -103,6 +104,7 @@ def survey(source: Source, now: int, advance: Advance, rejects: Path | None = No
     """
     found, checker = Survey(), Checker(now)
     for rows in source.blocks():
+        await asyncio.sleep(0)  # Ctrl-C is heard between blocks
         good = np.flatnonzero(checker.check(rows))
         found.rows += len(rows)
         _widen(found.ranges, rows, good)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -82,11 +83,13 @@ class NewFile:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._file is not None
-        with self._file:
-            if kind is not None:
-                self._part.unlink(missing_ok=True)
-                return
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self.bytes = self._file.tell()
-        self._part.replace(self._path)
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self.bytes = self._file.tell()
+                self._part.replace(self._path)
+        finally:
+            self._part.unlink(missing_ok=True)
+            with suppress(OSError):  # it could not be written: what is left cannot either
+                self._file.close()

@@ -76,13 +76,20 @@ def export(
             sink.close()
             return counts
 
-    with _progress("exporting") as advance:
-        if file == STDOUT:
-            run(settings, write(sys.stdout.buffer, advance))
-            return
-        new = NewFile(file, replace=force)
-        with new as out:
-            rows, found = run(settings, write(out, advance))
+    try:
+        with _progress("exporting") as advance:
+            if file == STDOUT:
+                run(settings, write(sys.stdout.buffer, advance))
+                sys.stdout.buffer.flush()
+                return
+            new = NewFile(file, replace=force)
+            with new as out:
+                rows, found = run(settings, write(out, advance))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = "standard output" if file == STDOUT else file
+        raise IsothermError(f"{where} cannot be written: {error.strerror}") from error
     taken = Taken(rows, found, new.bytes)
     _say_exported(file, form, taken, as_json)
 
@@ -129,7 +136,7 @@ def import_(
             log_id = digest(file)
             source = open_source(file, form)
             with _progress("checking") as advance:
-                found = survey(source, now, lambda at: advance(at, source.size), rejects if skip_bad else None)
+                found = await survey(source, now, lambda at: advance(at, source.size), rejects if skip_bad else None)
             if found.bad and not skip_bad:
                 raise IsothermError(_faults(file, found))
             work = Import(redis, settings.partitions, log_id, now)
@@ -139,7 +146,11 @@ def import_(
                 done = await work.apply(source, found.units, lambda at: advance(at, source.size))
             return found, done
 
-    found, done = run(settings, take_in())
+    try:
+        found, done = run(settings, take_in())
+    except KeyboardInterrupt:
+        print(f"interrupted; import {file} again to go on: what is stored is not stored twice", file=sys.stderr)
+        raise typer.Exit(130) from None
     devices = {series.partition("/")[0] for series in found.ranges}
     if as_json:
         print_json(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import msgspec
 
 from isotherm import stackfile
 from isotherm.errors import Unavailable
+from isotherm.process import run_command
 from isotherm.settings import Settings
 
 _UNCUT = 1_000
@@ -23,7 +23,7 @@ _Answer = TypeVar("_Answer")
 def run(settings: Settings, work: Coroutine[Any, Any, _Answer]) -> _Answer:
     """Run a coroutine; where a server does not answer because none was started, say how to start one."""
     try:
-        return asyncio.run(work)
+        return run_command(work)
     except Unavailable as error:
         if stackfile.read(settings.data_dir) is not None:
             raise

@@ -82,12 +82,14 @@ def merge(rows: History, width: int) -> History:
         return rows
     bucket = rows.time // width
     first = np.append(0, np.flatnonzero(bucket[1:] != bucket[:-1]) + 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum of extreme values is infinite
+        total = np.add.reduceat(rows.sum, first)
     final = np.append(first[1:], len(rows)) - 1  # the rows ascend: each bucket's last one has its greatest time
     return History(
         time=bucket[first] * width,
         width=np.full(len(first), width, dtype=np.int64),
         count=np.add.reduceat(rows.count, first),
-        sum=np.add.reduceat(rows.sum, first),
+        sum=total,
         min=np.minimum.reduceat(rows.min, first),
         max=np.maximum.reduceat(rows.max, first),
         last=rows.last[final],

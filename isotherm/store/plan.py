@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from isotherm.store import layout
 from isotherm.store.history import EMPTY, History, merge, together
-from isotherm.store.layout import POINT, RAW, ROLLUPS, SLOT, TIERS, Tier
+from isotherm.store.layout import RAW, ROLLUPS, SLOT, TIERS, Tier
 from isotherm.store.sealed import combine
 
 
@@ -56,16 +56,20 @@ class Wanted:
                 yield layout.chunk_key(partition, RAW, series, chunk)
 
     def decode(self, values: Sequence[bytes | None]) -> list[History]:
-        """Return the rows of each part of the plan, where there are any, from what lies under the keys."""
+        """Return the rows of each part of the plan, where there are any, from what lies under the keys.
+
+        Raises:
+            MalformedChunk: something else lies there.
+        """
         given = iter(values)
         parts = []
         for tier, start, end, chunks, pending in self._parts:
             pairs = [(chunk, next(given), next(given)) for chunk in chunks]
             held = [(chunk, combine(tier, before, rows)) for chunk, rows, before in pairs if rows or before]
-            points = b"".join(rows for rows in islice(given, len(pending)) if rows)
+            open_points = [combine(RAW, None, rows) for rows in islice(given, len(pending)) if rows]
             rows = (_points if tier is RAW else partial(_slots, tier))(held, start, end) if held else EMPTY
-            if points:
-                rolled = merge(_points([(0, np.frombuffer(points, dtype=POINT))], start, end), tier.step)
+            if open_points:
+                rolled = merge(_points([(0, points) for points in open_points], start, end), tier.step)
                 rows = together(rows, rolled, tier.step)
             if len(rows):
                 parts.append(rows)

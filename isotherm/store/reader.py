@@ -20,7 +20,7 @@ from isotherm.store.history import History, concatenate, fit, row_width
 from isotherm.store.layout import LATEST, POINT, RAW, Tier
 from isotherm.store.plan import Wanted, both, by_chunk, tiers_for
 from isotherm.store.script import Script
-from isotherm.store.sealed import combine
+from isotherm.store.sealed import MalformedChunk, combine
 from isotherm.topics import partition_of
 
 DEFAULT_POINTS = 1_000
@@ -98,6 +98,7 @@ class Reader:
         Raises:
             ValueError: points <= 0 or end < start.
             Unavailable: Redis does not answer.
+            MalformedChunk: what it has of a series is damaged.
         """
         if points <= 0 or end < start:
             raise ValueError(f"expected points > 0 and start <= end, got points={points}, start={start}, end={end}")
@@ -228,7 +229,10 @@ class Reader:
                 # One command for all of a series: an hour that is rolled up meanwhile is seen before or after.
                 values = await self._get([key for name in some for key in wanted.keys(partition, name)])
                 for number, name in enumerate(some):
-                    found[name] = wanted.decode(values[number * len(wanted) : (number + 1) * len(wanted)])
+                    try:
+                        found[name] = wanted.decode(values[number * len(wanted) : (number + 1) * len(wanted)])
+                    except MalformedChunk as error:
+                        raise MalformedChunk(f"the store's chunks of {name} are damaged: {error}") from error
         return found
 
     async def _not_rolled_up(self, partition: int, now: int) -> set[int]:

@@ -60,12 +60,14 @@ def roll_up(series: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[n
     slot = time // tier.step
     first = np.flatnonzero((np.diff(series, prepend=-1) != 0) | (np.diff(slot, prepend=-1) != 0))
     ends = np.append(first, len(value))[1:]
+    with np.errstate(over="ignore"):  # a sum of extreme values is infinite
+        total = np.add.reduceat(value, first)
     return Slots(
         tier=tier,
         series=series[first],
         slot=slot[first],
         count=ends - first,
-        sum=np.add.reduceat(value, first),
+        sum=total,
         min=np.minimum.reduceat(value, first),
         max=np.maximum.reduceat(value, first),
         last=value[ends - 1],

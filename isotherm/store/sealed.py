@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pcodec import ChunkConfig, standalone
 
+from isotherm.errors import IsothermError
 from isotherm.store.layout import POINT, RAW, SLOT, Tier
 
 VERSION = 1
@@ -29,8 +30,8 @@ _HEAD, _LENGTH = struct.Struct("<BI"), struct.Struct("<I")
 _CONFIG = ChunkConfig(compression_level=8)
 
 
-class MalformedChunk(ValueError):
-    """The bytes are no sealed chunk of this version."""
+class MalformedChunk(IsothermError):
+    """The bytes are no chunk of this version."""
 
 
 def row_of(tier: Tier) -> np.dtype[np.void]:
@@ -105,8 +106,9 @@ def merge_slots(early: NDArray[np.void], late: NDArray[np.void]) -> NDArray[np.v
     both = both[np.lexsort((both["last_at"], both["index"]))]  # stable: late ones after early ones
     first = np.flatnonzero(np.diff(both["index"].astype(np.int64), prepend=-1))
     merged: NDArray[np.void] = both[np.append(first, len(both))[1:] - 1]
-    for name, ufunc in (("count", np.add), ("sum", np.add), ("min", np.minimum), ("max", np.maximum)):
-        merged[name] = ufunc.reduceat(both[name], first)
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum of extreme values is infinite
+        for name, ufunc in (("count", np.add), ("sum", np.add), ("min", np.minimum), ("max", np.maximum)):
+            merged[name] = ufunc.reduceat(both[name], first)
     return merged
 
 
@@ -114,9 +116,11 @@ def combine(tier: Tier, sealed: bytes | None, open_: bytes | None) -> NDArray[np
     """Return the rows of a chunk from what is sealed of it and what has come since; slots ascend by index.
 
     Raises:
-        MalformedChunk: ``sealed`` is no sealed chunk.
+        MalformedChunk: one of them is none.
     """
     dtype = row_of(tier)
+    if open_ and len(open_) % dtype.itemsize:
+        raise MalformedChunk(f"{len(open_)} bytes of {tier.name}, expected rows of {dtype.itemsize}")
     rows = np.frombuffer(open_ or b"", dtype=dtype)
     if not sealed:
         return rows

@@ -7,11 +7,14 @@ because a device counts 1, 2, 3, or, with a number for each of its ten metrics, 
     | bytes | what                                                                             |
     |-------|----------------------------------------------------------------------------------|
     | 0–7   | i64: the newest time among the readings that are in, µs                          |
-    | 8–    | runs, each 24 bytes, ascending by their last: first u64, last u64, step u64 ≥ 1 |
+    | 8–11  | u32: number of runs n                                                            |
+    | 12–   | n runs, each 24 bytes, ascending by their last: first u64, last u64, step u64 ≥ 1 |
+    | then  | the same of the count before, if the device has begun to count anew              |
 
 A number that is in may still be new: a device that restarts may count from 1 again. A repetition has the time of what it
-repeats, so it is never newer than the newest; a number that is in, with a newer time, begins the window anew. Where a device
-has no clock, time says nothing: there a repetition is believed for REPEAT_US after the newest reading.
+repeats, so it is never newer than the newest; a number that is in, with a newer time, begins the count anew. What is then
+sent again of the count before is known by its time. Where a device has no clock, time says nothing: there a repetition is
+believed for REPEAT_US after the newest reading.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ FEW = 16
 """Readings of a series up to which a list is faster than an array."""
 
 _Run = tuple[int, int, int]
-_HEAD, _RUN = struct.Struct("<q"), struct.Struct("<QQQ")
+_HEAD, _RUN = struct.Struct("<qI"), struct.Struct("<QQQ")
 _NEVER = -(2**63)
 _STAMPED = np.uint64(STAMPED)
 
@@ -44,21 +47,24 @@ _STAMPED = np.uint64(STAMPED)
 class Window:
     """The numbers of one series that are stored."""
 
-    __slots__ = ("_newest", "_runs")
+    __slots__ = ("_before", "_newest", "_runs")
 
     def __init__(self, data: bytes = b"") -> None:
         """Read the stored form; no bytes are a window that has seen nothing."""
-        self._newest: int = _HEAD.unpack_from(data)[0] if data else _NEVER
-        self._runs: list[_Run] = list(_RUN.iter_unpack(data[_HEAD.size :]))
+        self._newest, count = _HEAD.unpack_from(data) if data else (_NEVER, 0)
+        end = _HEAD.size + count * _RUN.size
+        self._runs: list[_Run] = list(_RUN.iter_unpack(data[_HEAD.size : end]))
+        self._before = Window(data[end:]) if data[end:] else None
 
     def to_bytes(self) -> bytes:
         """Return the stored form."""
-        return _HEAD.pack(self._newest) + b"".join(_RUN.pack(*run) for run in self._runs)
+        before = b"" if self._before is None else self._before.to_bytes()
+        return _HEAD.pack(self._newest, len(self._runs)) + b"".join(_RUN.pack(*run) for run in self._runs) + before
 
     def copy(self) -> Window:
         """Return a window that can be changed alone."""
         other = Window()
-        other._newest, other._runs = self._newest, self._runs.copy()
+        other._newest, other._runs, other._before = self._newest, self._runs.copy(), self._before
         return other
 
     def admit(self, number: int, time: int, is_stamped: bool) -> bool:
@@ -69,26 +75,30 @@ class Window:
             time: µs since the epoch UTC.
             is_stamped: The time is that of the arrival.
         """
-        if self._holds(number):
-            if time <= self._newest + (REPEAT_US if is_stamped else 0):
-                return False
-            if number != self._runs[-1][1]:  # the highest again: several samples with the number of their message
-                self._runs.clear()
-        else:
+        if self._before is not None and time <= self._before._newest and self._before._holds(number):
+            return False
+        if not self._holds(number):
             self._enter(number)
+        elif time <= self._newest + (REPEAT_US if is_stamped else 0):
+            return False
+        elif number != self._runs[-1][1]:  # else several samples with the number of their message
+            self._begin_anew(number)
         self._newest = max(self._newest, time)
-        if not self._runs:
-            self._enter(number)
         return True
 
-    def extend(self, numbers: NDArray[np.int64], newest: int) -> bool:
+    def _begin_anew(self, number: int) -> None:
+        before = self.copy()
+        before._before = None
+        self._before, self._runs = before, [(number, number, 1)]
+
+    def extend(self, numbers: NDArray[np.int64], oldest: int, newest: int) -> bool:
         """Enter a run of numbers if it goes on where the highest run ends; else do nothing, and return False.
 
         Args:
-            numbers: Shape (n,), n > 0, in order of arrival.
-            newest: Greatest time among these readings, µs.
+            numbers: Shape (n,), n > 0.
+            oldest, newest: Least and greatest time among these readings, µs.
         """
-        if not self._runs:
+        if not self._runs or (self._before is not None and oldest <= self._before._newest):
             return False
         first, last, step = self._runs[-1]
         if int(numbers[0]) != last + step or (np.diff(numbers) != step).any():
@@ -133,7 +143,8 @@ class Sieve:
         if pack.seq is None:
             return pack
         rows = np.flatnonzero(pack.seq != NO_SEQ)
-        rows = rows[np.argsort(pack.series[rows], kind="stable")]
+        # By number, because a pack in whatever order has few runs then; of one number in order of arrival.
+        rows = rows[np.lexsort((pack.seq[rows] & ~_STAMPED, pack.series[rows]))]
         series, seq, time = pack.series[rows], pack.seq[rows], pack.time[rows]
         readings = _Readings(
             (seq & ~_STAMPED).astype(np.int64), time, (seq & ~_STAMPED).tolist(), time.tolist(), (seq >= _STAMPED).tolist()
@@ -169,6 +180,8 @@ class _Readings(NamedTuple):
 def _admit(window: Window, readings: _Readings, begin: int, end: int) -> Sequence[bool]:
     """Tell which of the readings [begin, end), all of one series, are new, and enter those."""
     mine = slice(begin, end)
-    if end - begin > FEW and window.extend(readings.numbers[mine], int(readings.times[mine].max())):
-        return [True] * (end - begin)
+    if end - begin > FEW:
+        times = readings.times[mine]
+        if window.extend(readings.numbers[mine], int(times.min()), int(times.max())):
+            return [True] * (end - begin)
     return list(map(window.admit, readings.number[mine], readings.time[mine], readings.is_stamped[mine]))

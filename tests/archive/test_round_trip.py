@@ -363,3 +363,26 @@ def test_pandas_is_not_imported(form: str, full: str, empty: str, tmp_path: Path
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_row_without_a_value_is_a_bad_row(empty: str, tmp_path: Path) -> None:
+    file = tmp_path / "one.csv"
+    file.write_text(
+        "device,metric,time,value,unit\nx,a,2026-11-23T10:10:00Z,,Cel\nx,a,2026-11-23,1,Cel\nx,a,2026-11-23T10:10:00Z,1_0,Cel\n"
+    )
+    refused = isotherm("import", str(file), store=empty, check=False)
+    assert refused.returncode == 1
+    assert "3 of 3 rows are bad" in refused.stderr
+    assert "line 2: malformed: value is '', expected a number" in refused.stderr
+    assert summary("import", str(file), "--skip-bad", store=empty)["bad"] == 3
+
+
+def test_a_sum_of_extreme_values_comes_back(empty: str, tmp_path: Path) -> None:
+    file = tmp_path / "extreme.csv"
+    at = (now_us() - 3 * HOUR) // MINUTE * MINUTE
+    write_readings(file, [("x", "a", at + second * SECOND, 1e308, "") for second in range(2)])
+    summary("import", str(file), store=empty)
+    exported = tmp_path / "again.csv"
+    assert summary("export", str(exported), store=empty)["rows"] == 1
+    within(empty, clear)
+    assert summary("import", str(exported), store=empty)["readings"] == 2

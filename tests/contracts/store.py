@@ -22,6 +22,7 @@ from isotherm.store.client import Client
 from isotherm.store.history import History
 from isotherm.store.reader import Reader
 from isotherm.store.rollup import roll_up
+from isotherm.store.sealed import MalformedChunk
 from isotherm.store.sealer import Sealer
 from isotherm.store.writer import Conflict, Newest, Progress, Writer
 from isotherm.topics import partition_of
@@ -342,6 +343,15 @@ class StoreContract:
             assert (found.time.tolist(), found.sum.tolist()) == ([(now - 20 * HOUR) // MINUTE * MINUTE], [1.0])
             await seal_all(redis, now)
         assert await bytes_of(redis, f"iso:{{{PARTITION}}}:raw:*") == 0
+
+    async def test_a_chunk_that_is_damaged_is_said_to_be(self, redis: Client, reader: Reader) -> None:
+        at = now_us()
+        await Log(redis).append(pack([at], [1.0]))
+        damage = await redis.script_load("return redis.call('APPEND', KEYS[1], 'x')")
+        await redis.evalsha(damage, 1, layout.chunk_key(PARTITION, layout.RAW, SERIES, at // layout.RAW.chunk))
+        for points in (10, 1_000_000):
+            with pytest.raises(MalformedChunk, match=f"chunks of {SERIES} are damaged: 17 bytes of raw"):
+                await reader.query(SERIES, at - DAY, at + 1, points)
 
     async def test_an_unknown_series_and_an_empty_range_have_no_rows(self, redis: Client, reader: Reader) -> None:
         now = now_us()

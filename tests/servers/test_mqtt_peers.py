@@ -184,6 +184,7 @@ async def test_how_many_connectors_divide_the_devices_is_changed_as_the_readme_s
                         await new.enter_async_context(listening(server.address, mqtt_workers=2, mqtt_worker=number))
                     )
                 await send(1)
+                await old.delivered(2 * len(names))
             await send(2)
             for number, bench in enumerate(benches):
                 await bench.delivered(2 * sum(partition_of(name, 2) == number for name in names))

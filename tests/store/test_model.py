@@ -42,7 +42,6 @@ class Reading:
     series: int
     time: int
     value: float
-    seq: int | None
 
 
 class _Log:
@@ -126,11 +125,13 @@ class StoreModel(RuleBasedStateMachine):
         """A pack comes to the log, and perhaps not for the first time: devices repeat themselves."""
         assert pack.seq is not None
         columns = zip(pack.series.tolist(), pack.time.tolist(), pack.value.tolist(), pack.seq.tolist(), strict=True)
-        for series, time, value, seq in columns:
-            if seq == NO_SEQ or self.numbers[series].admit(seq, time, False):
-                self.readings.append(Reading(series, time, value, None if seq == NO_SEQ else seq))
-            else:
-                self.duplicates += 1
+        readings = list(columns)
+        new = [seq == NO_SEQ for *_, seq in readings]
+        for i in sorted(range(len(readings)), key=lambda i: readings[i][-1]):
+            series, time, _, seq = readings[i]
+            new[i] = new[i] or self.numbers[series].admit(seq, time, False)
+        self.readings += [Reading(*one[:3]) for one, is_new in zip(readings, new, strict=True) if is_new]
+        self.duplicates += new.count(False)
         self.log.values.append(pack.to_ipc())
 
     @rule(back=st.integers(0, 3), batch=st.integers(1, 5))

@@ -144,6 +144,7 @@ class _Writer(Writer):
             conflict = await super().commit(partition, batch, expected=expected, next_offset=next_offset, mark=mark)
         except Unavailable as error:
             self._told(type(error.__cause__).__name__, partition)
+            self._told("failed", partition)
             raise
         self._told("committed" if conflict is None else "conflict", partition)
         return conflict
@@ -183,7 +184,7 @@ class Load:
         """Wait until each of the partitions has seen an event so many times more.
 
         Args:
-            event: ``committed``, ``conflict``, ``sought`` or the class of the error that a commit failed with.
+            event: ``committed``, ``conflict``, ``sought``, ``failed`` or the class of the error that a commit failed with.
             times: How many times.
             partitions: Which ones.
         """
