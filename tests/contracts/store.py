@@ -399,7 +399,7 @@ class StoreContract:
     ) -> None:
         now = now_us()
         log, sealer = Log(redis), Sealer(redis, PARTITION)
-        at = (now // HOUR - 1) * HOUR - MINUTE  # its hour is over
+        at = (now - 11 * MINUTE) // HOUR * HOUR - MINUTE  # its hour is over, and may be sealed
         await log.append(pack([at, at + 20 * SECOND], [1.0, 3.0]))
         async for _ in sealer.sweep():
             pass
