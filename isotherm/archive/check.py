@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from isotherm.archive.rows import Fault, Name, Rows
 from isotherm.limits import DAY, MAX_FUTURE_US, MAX_PAST_US, SECOND
 from isotherm.names import is_device_name, is_metric_name
-from isotherm.store.layout import ROLLUPS, SLOT, TIERS
+from isotherm.store.layout import ROLLUPS, SLOT, TIERS, first_kept
 
 MAX_COUNT = int(np.iinfo(SLOT["count"]).max)
 """Readings of one row."""
@@ -62,7 +62,7 @@ class Checker:
         """Return each rule: which rows break it, the reason, and the words for one of them."""
         now, time, step = self._now, rows.time, rows.step
         coarsest = ROLLUPS[-1]
-        kept_since = (now - coarsest.retention) // coarsest.chunk * coarsest.chunk  # whole chunks are kept
+        kept_since = first_kept(coarsest, now) * coarsest.chunk
         raw = step == 0
         too_old = np.where(raw, time < now - MAX_PAST_US, time < kept_since)
         values = (rows.sum, rows.min, rows.max, rows.last)

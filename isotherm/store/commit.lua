@@ -62,12 +62,7 @@ for _ = 1, tonumber(ARGV[12]) do
   at = at + 2
 end
 
-for k = 8, 9 do
-  for _ = 1, tonumber(ARGV[k + 5]) do
-    call('SADD', KEYS[k], ARGV[at])
-    at = at + 1
-  end
-end
+mark_chunks(8, 13, at)
 
 call('HSET', KEYS[1], 'next', ARGV[2], 'mark', ARGV[3])
 call('PUBLISH', ARGV[4], ARGV[2])

@@ -46,6 +46,7 @@ and a device that reports once an hour pays for one slot of 44 bytes, not for a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,6 +117,12 @@ def open_member(tier: Tier, chunk: int) -> str:
     return f"{tier.name}:{chunk}"
 
 
+def open_chunks(tier: Tier, members: Iterable[bytes]) -> set[int]:
+    """Return the numbers of a tier's chunks from what :func:`open_member` has called them."""
+    found = (member.decode().split(":") for member in members)
+    return {int(number) for name, number in found if name == tier.name}
+
+
 def first_open(tier: Tier, now: int) -> int:
     """Return the number of the first chunk that still awaits readings: the ones before it may be sealed."""
     return (now - LATENESS) // tier.chunk
@@ -159,6 +166,11 @@ def duplicates_key(partition: int) -> str:
 def sealed_key(partition: int, tier: Tier, series: str, chunk: int) -> str:
     """Return the key of what a chunk held when it was sealed."""
     return f"iso:{{{partition}}}:sealed:{tier.name}:{series}:{chunk}"
+
+
+def chunk_keys(partition: int, tier: Tier, series: str, chunk: int) -> tuple[str, str]:
+    """Return both keys of a chunk: of what is open of it, and of what is sealed."""
+    return chunk_key(partition, tier, series, chunk), sealed_key(partition, tier, series, chunk)
 
 
 def open_key(partition: int) -> str:

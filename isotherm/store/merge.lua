@@ -1,4 +1,4 @@
--- Slots: rows of 44 bytes, ascending by their index. Two of one index are merged.
+-- What both scripts that write chunks do. Slots are rows of 44 bytes, ascending by their index; two of one index are merged.
 
 local SLOT = 44
 local FORMAT = '<I4I4I4dddd'
@@ -45,6 +45,15 @@ local function add_slots(key, bytes, expiry) -- into an open chunk, which begins
       call('SETRANGE', key, call('STRLEN', key) - SLOT, merged(tail, bytes) .. sub(bytes, SLOT + 1))
     else
       call('SET', key, join(call('GET', key), bytes), 'KEEPTTL')
+    end
+  end
+end
+
+local function mark_chunks(first, counts, at) -- as open and as late: names from argument `at` on, into two sets
+  for k = 0, 1 do
+    for _ = 1, tonumber(ARGV[counts + k]) do
+      call('SADD', KEYS[first + k], ARGV[at])
+      at = at + 1
     end
   end
 end

@@ -20,7 +20,7 @@ def tiers_for(start: int, end: int, width: int, now: int) -> list[tuple[Tier, in
     best = max(index for index, tier in enumerate(TIERS) if tier.step <= width)
     plan: list[tuple[Tier, int, int]] = []
     for tier in TIERS[best:]:
-        kept_since = (now - tier.retention) // tier.chunk * tier.chunk  # chunks expire as a whole
+        kept_since = layout.first_kept(tier, now) * tier.chunk
         coarser = min((one.step for one in ROLLUPS if one.step > tier.step), default=1)
         begin = max(start, -(-kept_since // coarser) * coarser)
         if begin < end:
@@ -51,7 +51,7 @@ class Wanted:
         """Yield the keys of a series."""
         for tier, _, _, chunks, pending in self._parts:
             for chunk in chunks:
-                yield from both(partition, tier, series, chunk)
+                yield from layout.chunk_keys(partition, tier, series, chunk)
             for chunk in pending:
                 yield layout.chunk_key(partition, RAW, series, chunk)
 
@@ -74,11 +74,6 @@ class Wanted:
             if len(rows):
                 parts.append(rows)
         return parts
-
-
-def both(partition: int, tier: Tier, series: str, chunk: int) -> tuple[str, str]:
-    """Return the keys of a chunk: of what is open of it, and of what is sealed."""
-    return layout.chunk_key(partition, tier, series, chunk), layout.sealed_key(partition, tier, series, chunk)
 
 
 def by_chunk(start: int, end: int) -> list[tuple[int, int]]:

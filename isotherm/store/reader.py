@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -18,7 +19,7 @@ from isotherm.store import layout
 from isotherm.store.client import Client
 from isotherm.store.history import History, concatenate, fit, row_width
 from isotherm.store.layout import LATEST, POINT, RAW, Tier
-from isotherm.store.plan import Wanted, both, by_chunk, tiers_for
+from isotherm.store.plan import Wanted, by_chunk, tiers_for
 from isotherm.store.script import Script
 from isotherm.store.sealed import MalformedChunk, combine
 from isotherm.topics import partition_of
@@ -117,12 +118,10 @@ class Reader:
             Unavailable: Redis does not answer.
         """
         found: list[str] = []
-        try:
+        with _answering():
             for partition in range(self._partitions):
                 names = await self._redis.hkeys(layout.latest_key(partition))
                 found += (text for name in names if fnmatchcase(text := name.decode(), pattern))
-        except RedisError as error:
-            raise Unavailable(f"the store does not answer: {error}") from error
         return sorted(found)
 
     async def stored(self, series: Sequence[str], start: int, end: int) -> AsyncIterator[tuple[str, History]]:
@@ -155,13 +154,11 @@ class Reader:
             Unavailable: Redis does not answer.
         """
         found: list[Latest] = []
-        try:
+        with _answering():
             for partition in range(self._partitions):
                 values = await self._redis.hgetall(layout.latest_key(partition))
                 units = await self._redis.hgetall(layout.units_key(partition))
                 found += (_latest(series, record, units.get(series, b"")) for series, record in values.items())
-        except RedisError as error:
-            raise Unavailable(f"the store does not answer: {error}") from error
         return sorted(found, key=lambda one: (one.device, one.metric))
 
     async def attributes(self, device: str) -> list[Attribute]:
@@ -170,10 +167,8 @@ class Reader:
         Raises:
             Unavailable: Redis does not answer.
         """
-        try:
+        with _answering():
             held = await self._redis.hgetall(layout.attributes_key(self._partition(device)))
-        except RedisError as error:
-            raise Unavailable(f"the store does not answer: {error}") from error
         found = [
             Attribute(name.decode(), int.from_bytes(record[:8], "little", signed=True), record[8:].decode())
             for name, record in held.items()
@@ -205,12 +200,10 @@ class Reader:
         found = dict.fromkeys(cursors, (np.empty(0, dtype=POINT), Cursor(())))
         for partition, names in self._by_partition(list(cursors)).items():
             read = [dict(cursor.read) if (cursor := cursors[name]) else {} for name in names]
-            keys = [key for name in names for chunk in chunks for key in both(partition, RAW, name, chunk)]
+            keys = [key for name in names for chunk in chunks for key in layout.chunk_keys(partition, RAW, name, chunk)]
             lengths = [one.get(chunk, 0) for one in read for chunk in chunks]
-            try:
+            with _answering():
                 answers = iter(await self._tail(keys, lengths))
-            except RedisError as error:
-                raise Unavailable(f"the store does not answer: {error}") from error
             for name, one in zip(names, read, strict=True):
                 parts = [_unread(answer, one.get(chunk, 0)) for chunk, answer in zip(chunks, answers, strict=False)]
                 ends = (one.get(chunk, 0) + points.nbytes for chunk, points in zip(chunks, parts, strict=True))
@@ -244,21 +237,16 @@ class Reader:
         known = self._open.get(partition)
         if known is None or now - known[0] > OPEN_KNOWN_US:
             marks = layout.open_key(partition), layout.sweeping_key(partition)
-            try:
+            with _answering():
                 members = await self._redis.sunion(marks)
-            except RedisError as error:
-                raise Unavailable(f"the store does not answer: {error}") from error
-            chunks = [member.split(b":") for member in members]
-            known = now, {int(number) for tier, number in chunks if tier == RAW.name.encode()}
+            known = now, layout.open_chunks(RAW, members)
             self._open[partition] = known
         recent = range(layout.first_kept(RAW, known[0]), (now + MAX_FUTURE_US) // RAW.chunk + 1)
         return known[1].union(recent)
 
     async def _get(self, keys: Sequence[str]) -> list[bytes | None]:
-        try:
+        with _answering():
             return await self._redis.mget(keys) if keys else []
-        except RedisError as error:
-            raise Unavailable(f"the store does not answer: {error}") from error
 
     def _by_partition(self, series: Sequence[str]) -> dict[int, list[str]]:
         found: dict[int, list[str]] = {}
@@ -268,6 +256,15 @@ class Reader:
 
     def _partition(self, series: str) -> int:
         return partition_of(series.partition("/")[0], self._partitions)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Say so when the store does not answer."""
+    try:
+        yield
+    except RedisError as error:
+        raise Unavailable(f"the store does not answer: {error}") from error
 
 
 def _unread(answer: tuple[bytes, bytes], read: int) -> NDArray[np.void]:

@@ -22,10 +22,5 @@ for _ = 1, tonumber(ARGV[1]) do
   at, key = at + 2 * runs, key + 2 + runs
 end
 
-for k = 1, 2 do
-  for _ = 1, tonumber(ARGV[k + 1]) do
-    call('SADD', KEYS[k], ARGV[at])
-    at = at + 1
-  end
-end
+mark_chunks(1, 2, at)
 return replaced

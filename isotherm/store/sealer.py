@@ -76,8 +76,7 @@ class Sealer:
 
     async def _due(self, tier: Tier, now: int) -> list[int]:
         """Return the chunks of a tier that are not sealed and whose time is over, ascending."""
-        members = await self._redis.sunion(self._marks)
-        numbers = [int(number) for name, number in (member.split(b":") for member in members) if name == tier.name.encode()]
+        numbers = layout.open_chunks(tier, await self._redis.sunion(self._marks))
         return sorted(number for number in numbers if number < layout.first_open(tier, now - SLACK))
 
     async def _series(self) -> AsyncIterator[bytes]:
@@ -92,22 +91,16 @@ class Sealer:
             now: µs since the epoch UTC.
             are_late: They come from the late ones, and those that are not open leave these.
         """
-        values = await self._redis.mget([key for chunk in chunks for key in self._keys(chunk)])
+        values = await self._redis.mget([key for chunk in chunks for key in layout.chunk_keys(self._partition, *chunk)])
         work = _Work(self._partition, now, are_late)
         for chunk, rows, before in zip(chunks, values[::2], values[1::2], strict=True):
             if rows is None and not are_late:
                 continue
             try:
-                work.add(chunk, self._keys(chunk), rows, before)
+                work.add(chunk, rows, before)
             except MalformedChunk as error:
                 log.error("%s of %s: chunk %d stays open: %s", chunk.tier.name, chunk.series, chunk.number, error)
         return int(await self._seal(work.keys, work.arguments)) if work.count else 0
-
-    def _keys(self, chunk: _Chunk) -> tuple[str, str]:
-        return (
-            layout.chunk_key(self._partition, chunk.tier, chunk.series, chunk.number),
-            layout.sealed_key(self._partition, chunk.tier, chunk.series, chunk.number),
-        )
 
 
 class _Work:
@@ -131,7 +124,7 @@ class _Work:
         marks = self._marks
         return [self.count, len(marks.open), len(marks.late), *self._arguments, *marks.open, *marks.late]
 
-    def add(self, chunk: _Chunk, keys: Sequence[str], rows: bytes | None, before: bytes | None) -> None:
+    def add(self, chunk: _Chunk, rows: bytes | None, before: bytes | None) -> None:
         """Seal a chunk.
 
         Raises:
@@ -140,7 +133,7 @@ class _Work:
         whole = sealed.seal(sealed.combine(chunk.tier, before, rows)) if rows else b""
         runs = list(self._runs(chunk, rows)) if rows and chunk.tier is RAW else []
         self.count += 1
-        self._keys += (*keys, *(key for key, _, _ in runs))
+        self._keys += (*layout.chunk_keys(self._partition, *chunk), *(key for key, _, _ in runs))
         expiry = layout.expires_at_ms(chunk.tier, chunk.number)
         self._arguments += (layout.late_member(*chunk), _sha1(rows), _sha1(before), whole, expiry, len(runs))
         for _, *run in runs:
