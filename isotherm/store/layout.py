@@ -19,6 +19,10 @@ write it atomically.
     | ``iso:{p}:duplicates``                  | hash   | connector → repetitions, which were not             |
     | ``iso:{p}:progress:AGENT:LOG``          | hash   | ``next``: offset of the first record not applied;   |
     |                                         |        | ``mark``: time and CRC-32 of the one before it      |
+    | ``iso:{p}:agent:NAME``                  | hash   | an analytic's progress and outbox, see ``analytic`` |
+    | ``iso:{p}:agent:NAME:state``            | hash   | key → row of its state                              |
+    | ``iso:{p}:agent:NAME:numbers``          | hash   | derived series → the next reading's number          |
+    | ``iso:{p}:events``                      | stream | the newest events, JSON                             |
     | ``iso:{p}:live``                        | channel| a message after each commit                         |
     | ``iso:connector:PROTOCOL/INSTANCE``     | hash   | the ledger's near end, see ``isotherm.ledger``      |
     | ``iso:{registry}:…``                    |        | devices and tokens, see ``isotherm.registry``       |
@@ -191,6 +195,26 @@ def late_key(partition: int) -> str:
 def progress_key(partition: int, agent: str, log_id: str) -> str:
     """Return the key of an agent's progress through a log."""
     return f"iso:{{{partition}}}:progress:{agent}:{log_id}"
+
+
+def analytic_key(partition: int, name: str) -> str:
+    """Return the key of an analytic's progress and outbox."""
+    return f"iso:{{{partition}}}:agent:{name}"
+
+
+def state_key(partition: int, name: str) -> str:
+    """Return the key of the rows of an analytic's state."""
+    return f"iso:{{{partition}}}:agent:{name}:state"
+
+
+def numbers_key(partition: int, name: str) -> str:
+    """Return the key of the numbers of an analytic's derived readings."""
+    return f"iso:{{{partition}}}:agent:{name}:numbers"
+
+
+def events_key(partition: int) -> str:
+    """Return the key of the newest events."""
+    return f"iso:{{{partition}}}:events"
 
 
 def replayed_key(log_id: str) -> str:

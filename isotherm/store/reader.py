@@ -118,7 +118,7 @@ class Reader:
             Unavailable: Redis does not answer.
         """
         found: list[str] = []
-        with _answering():
+        with answering():
             for partition in range(self._partitions):
                 names = await self._redis.hkeys(layout.latest_key(partition))
                 found += (text for name in names if fnmatchcase(text := name.decode(), pattern))
@@ -154,7 +154,7 @@ class Reader:
             Unavailable: Redis does not answer.
         """
         found: list[Latest] = []
-        with _answering():
+        with answering():
             for partition in range(self._partitions):
                 values = await self._redis.hgetall(layout.latest_key(partition))
                 units = await self._redis.hgetall(layout.units_key(partition))
@@ -167,7 +167,7 @@ class Reader:
         Raises:
             Unavailable: Redis does not answer.
         """
-        with _answering():
+        with answering():
             held = await self._redis.hgetall(layout.attributes_key(self._partition(device)))
         found = [
             Attribute(name.decode(), int.from_bytes(record[:8], "little", signed=True), record[8:].decode())
@@ -202,7 +202,7 @@ class Reader:
             read = [dict(cursor.read) if (cursor := cursors[name]) else {} for name in names]
             keys = [key for name in names for chunk in chunks for key in layout.chunk_keys(partition, RAW, name, chunk)]
             lengths = [one.get(chunk, 0) for one in read for chunk in chunks]
-            with _answering():
+            with answering():
                 answers = iter(await self._tail(keys, lengths))
             for name, one in zip(names, read, strict=True):
                 parts = [_unread(answer, one.get(chunk, 0)) for chunk, answer in zip(chunks, answers, strict=False)]
@@ -237,7 +237,7 @@ class Reader:
         known = self._open.get(partition)
         if known is None or now - known[0] > OPEN_KNOWN_US:
             marks = layout.open_key(partition), layout.sweeping_key(partition)
-            with _answering():
+            with answering():
                 members = await self._redis.sunion(marks)
             known = now, layout.open_chunks(RAW, members)
             self._open[partition] = known
@@ -245,7 +245,7 @@ class Reader:
         return known[1].union(recent)
 
     async def _get(self, keys: Sequence[str]) -> list[bytes | None]:
-        with _answering():
+        with answering():
             return await self._redis.mget(keys) if keys else []
 
     def _by_partition(self, series: Sequence[str]) -> dict[int, list[str]]:
@@ -259,7 +259,7 @@ class Reader:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def answering() -> Iterator[None]:
     """Say so when the store does not answer."""
     try:
         yield
