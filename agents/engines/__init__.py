@@ -1,0 +1,1 @@
+"""Engines that call a function: one for each form of an analytic."""
