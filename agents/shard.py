@@ -1,12 +1,9 @@
-"""One partition's way from the log into the store, effectively once.
+"""One partition's way from the log into a sink in the store, effectively once.
 
 The store says how far it is (`next`); Kafka's group offset is only where the worker happens to start reading. So a record
 below `next` was applied before and is acknowledged, a record at `next` is the one that is wanted, and one above it means
 that the store is behind what was read (it lost its last seconds): the consumer seeks back. Whatever goes wrong while a
 batch is written, the same batch is offered again until the store takes it or says where it really is.
-
-Readings that devices number are sifted before: what was stored under another offset is a repetition. The windows of
-numbers that a shard remembers are those of the store at `next`; when the store is elsewhere, they are read anew.
 """
 
 from __future__ import annotations
@@ -15,21 +12,18 @@ import asyncio
 import logging
 import time
 import zlib
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from agents.downsample import downsample
 from isotherm.errors import LogConflict, Unavailable
-from isotherm.pack import MalformedPack, Pack
-from isotherm.store.windows import Sieve, Window
-from isotherm.store.writer import Batch, Progress, Writer
+from isotherm.store.writer import Conflict, Progress
 
 MAX_BATCH_RECORDS = 64
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-MAX_WINDOWS = 200_000
-"""Series whose sequence numbers a shard remembers, some 50 MB; beyond that they are read anew."""
+
+FAR_RECORDS = 1000
+"""Records that were applied before and are not worth reading once more: the rest is skipped."""
 
 SEEK_SECONDS = 10.0
 RETRY_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0)
@@ -68,20 +62,51 @@ class Log(Protocol):
     async def seek(self, offset: int) -> None:
         """Continue reading at an offset."""
 
-    async def quarantine(self, record: LogRecord, error: MalformedPack) -> None:
-        """Put a record that is no pack on ``rejects``; returns when it is durable."""
+
+class Sink(Protocol):
+    """Where a shard brings its records: what they become in the store, and how far the store is.
+
+    Its methods wait for a store that is away, see `until_available`.
+    """
+
+    @property
+    def key(self) -> str:
+        """The key under which the store keeps how far it is."""
+
+    async def progress(self) -> Progress | None:
+        """Look at the store anew and return how far it is, or None when it knows nothing of this log.
+
+        What is remembered of it is forgotten: the store may have fallen back.
+        """
+
+    async def apply(self, records: Sequence[LogRecord], expected: int | None) -> int | Conflict:
+        """Bring records that follow each other into the store.
+
+        Args:
+            records: The first has the offset ``expected``, unless that is None.
+            expected: The progress that they build on.
+
+        Returns:
+            How many readings were applied, or where the store is instead.
+        """
+
+    async def rest(self, is_caught_up: bool) -> Conflict | None:
+        """Nothing comes at the moment, or a second has passed; returns where the store is if it is elsewhere.
+
+        Args:
+            is_caught_up: Everything that is on the log has been applied.
+        """
 
 
 class Shard:
     """Applies the records of one partition in the order of their offsets."""
 
-    def __init__(self, partition: int, writer: Writer, source: Log) -> None:
+    def __init__(self, partition: int, sink: Sink, source: Log) -> None:
         self.partition = partition
-        self._writer = writer
+        self._sink = sink
         self._log = source
         self._next: int | None = None
         self._known = False
-        self._windows: dict[str, Window] = {}
         self._sought = -1
         self._sought_at = 0.0
 
@@ -98,12 +123,12 @@ class Shard:
         """Bring records, in the order they were read, into the store and acknowledge them.
 
         Returns:
-            Readings stored by this call.
+            Readings applied by this call.
 
         Raises:
             LogConflict: the store and the log contradict each other.
         """
-        stored = 0
+        count = 0
         while records:
             expected = await self._locate(records[0])
             run = _run(records)
@@ -113,13 +138,32 @@ class Shard:
             elif expected is not None and run[0].offset < expected:
                 run = [record for record in run if record.offset < expected]
                 _acknowledge(run)
-            elif (count := await self._commit(run)) is not None:
-                stored += count
-                _acknowledge(run)
+                if expected - run[-1].offset > FAR_RECORDS:
+                    await self._log.seek(expected)
             else:
-                continue  # the store was elsewhere: look again at the same records
+                answer = await self._sink.apply(run, expected)
+                if isinstance(answer, Conflict):
+                    self._next = answer.next
+                    continue  # look again at the same records
+                count += answer
+                self._next, self._sought = run[-1].offset + 1, -1
+                _acknowledge(run)
             records = records[len(run) :]
-        return stored
+        return count
+
+    async def rest(self, end: int | None) -> None:
+        """Let the sink do what it does when time passes.
+
+        Args:
+            end: Offset of the next record that will be written, if it is known.
+
+        Raises:
+            LogConflict: the store and the log contradict each other.
+        """
+        await self._look()
+        conflict = await self._sink.rest(end is not None and self.position >= end)
+        if conflict is not None:
+            self._next = conflict.next
 
     async def _locate(self, first: LogRecord) -> int | None:
         """Return the offset that the store wants next; None when any will do: it has nothing of this log yet.
@@ -127,9 +171,7 @@ class Shard:
         A store that knows nothing of a log which is there from its very first record wants offset 0: whatever was read
         before, nothing of it is stored.
         """
-        if not self._known:
-            await self._compare(await self._progress())
-            self._known = True
+        await self._look()
         if self._next is None and first.offset > 0:
             start = await self._log.start()
             if start == 0:
@@ -142,6 +184,11 @@ class Shard:
                 )
         return self._next
 
+    async def _look(self) -> None:
+        if not self._known:
+            await self._compare(await self._sink.progress())
+            self._known = True
+
     async def _compare(self, progress: Progress | None) -> None:
         """See that the log is the one that the store has followed.
 
@@ -149,7 +196,7 @@ class Shard:
             LogConflict: it is not.
         """
         if progress is None:
-            self._move(None)
+            self._next = None
             return
         end = await self._log.end()
         if progress.next > end:
@@ -165,25 +212,20 @@ class Shard:
                 f"applied. The topic was created anew. Restore it; or, to read this log from its begin, type: "
                 f"{self._command('DEL')}"
             )
-        self._move(progress.next)
+        self._next = progress.next
 
     def _command(self, name: str, arguments: str = "") -> str:
         """Return what changes the store's progress by hand."""
-        return f"redis-cli -u $ISOTHERM_REDIS {name} '{self._writer.progress_key(self.partition)}' {arguments}".rstrip()
-
-    def _move(self, next_offset: int | None) -> None:
-        """The store turned out to be elsewhere than we thought."""
-        self._next = next_offset
-        self._windows.clear()
+        return f"redis-cli -u $ISOTHERM_REDIS {name} '{self._sink.key}' {arguments}".rstrip()
 
     async def _go_back(self, expected: int) -> bool:
         """Read again from ``expected``; False when the store turns out to be elsewhere."""
         if self._sought == expected and time.monotonic() - self._sought_at < SEEK_SECONDS:
             return True  # records that were on their way when we sought; they come again
-        progress = await self._progress()
+        progress = await self._sink.progress()
         actual = None if progress is None else progress.next
         if (actual or 0) != expected:  # another worker had the partition meanwhile
-            self._move(actual)
+            self._next = actual
             return False
         start = await self._log.start()
         if start > expected:
@@ -204,65 +246,22 @@ class Shard:
         await self._log.seek(expected)
         return True
 
-    async def _progress(self) -> Progress | None:
-        return await self._until_available(lambda: self._writer.progress(self.partition))
 
-    async def _commit(self, records: Sequence[LogRecord]) -> int | None:
-        """Write a batch; None means that the store was elsewhere, and ``self._next`` now knows where."""
-        packs = []
-        for record in records:
-            try:
-                packs.append(Pack.from_ipc(record.value))
-            except MalformedPack as error:
-                await self._log.quarantine(record, error)
-        sieve = Sieve(await self._known_windows(packs))
-        batch = sifted(packs, sieve)
-        next_offset, mark = records[-1].offset + 1, records[-1].mark
-        conflict = await self._until_available(
-            lambda: self._writer.commit(self.partition, batch, expected=self._next, next_offset=next_offset, mark=mark)
-        )
-        if conflict is not None:
-            self._move(conflict.next)
-            return None
-        self._next, self._sought = next_offset, -1
-        self._windows |= sieve.windows
-        return sum(batch.stored.values())
-
-    async def _known_windows(self, packs: Sequence[Pack]) -> Mapping[str, Window]:
-        """Return the windows of at least those series of some packs that have any."""
-        names = {name for pack in packs if pack.seq is not None for name in pack.names}
-        missing = list(names - self._windows.keys())
-        if missing:
-            if len(self._windows) > MAX_WINDOWS:
-                self._windows.clear()
-                missing = list(names)
-            self._windows |= dict.fromkeys(missing, Window())
-            self._windows |= await self._until_available(lambda: self._writer.windows(self.partition, missing))
-        return self._windows
-
-    async def _until_available(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        failures = 0
-        while True:
-            try:
-                return await call()
-            except Unavailable as error:
-                log.log(logging.WARNING if failures == 0 else logging.DEBUG, "%s; trying again", error)
-                await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
-                failures += 1
+async def until_available(call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """Do something with the store for as long as it takes."""
+    failures = 0
+    while True:
+        try:
+            return await call()
+        except Unavailable as error:
+            log.log(logging.WARNING if failures == 0 else logging.DEBUG, "%s; trying again", error)
+            await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+            failures += 1
 
 
 def mark_of(value: bytes) -> str:
     """Return what a record is known by."""
     return f"{zlib.crc32(value):08x}{len(value):x}"
-
-
-def sifted(packs: Sequence[Pack], sieve: Sieve) -> Batch:
-    """Return what packs add to the store: the readings that are no repetitions, and how many are."""
-    fresh = [sieve.sift(pack) for pack in packs]
-    duplicates: Counter[str] = Counter()
-    for pack, rest in zip(packs, fresh, strict=True):
-        duplicates[pack.connector] += len(pack) - len(rest)
-    return replace(downsample(fresh), duplicates=+duplicates, windows=sieve.windows)
 
 
 def _run(records: Sequence[LogRecord]) -> Sequence[LogRecord]:

@@ -1,4 +1,4 @@
-"""The worker: a Faust application that brings `readings` into the series store.
+"""A worker: a Faust application that brings the records of a topic into a sink, a shard per partition.
 
 Faust gives membership in the consumer group, fetching and commits. Its agent only hands records on, in order and without
 acknowledging them; a `Shard` per partition applies them and acknowledges what the store has taken. Settings below answer
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import faust
@@ -19,38 +19,33 @@ from faust.types import TP, EventT, StreamT
 from prometheus_client import Counter, Gauge
 
 from agents import faust_mend  # noqa: F401  (makes fetches short)
-from agents.downsample import NAME
-from agents.shard import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, LogRecord, Shard, mark_of
-from isotherm import health, kafka
-from isotherm.clock import now_us
+from agents.shard import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Log, LogRecord, Shard, Sink, mark_of
+from isotherm import kafka
 from isotherm.errors import IsothermError, Unavailable
-from isotherm.logs import Throttle
-from isotherm.pack import MalformedPack
-from isotherm.process import done_before, end, stop_signal
-from isotherm.rejects import Rejected, RejectRecord
+from isotherm.process import done_before, end
 from isotherm.settings import Settings
-from isotherm.store import client
-from isotherm.store.sealer import Sealer
-from isotherm.store.writer import Writer
-from isotherm.topics import READINGS, REJECTS
+from isotherm.store.writer import Progress
+from isotherm.topics import Topic
 
 QUEUE_RECORDS = 4 * MAX_BATCH_RECORDS
 REST = 4
 """How many times as long as a commit took its partition rests before the next: batches grow with load, and cost less."""
 
 MAX_REST_SECONDS = 0.2
+IDLE_SECONDS = 1.0
+"""How often a sink hears that time has passed."""
+
 STALL_SECONDS = 60.0
 WATCH_SECONDS = 3.0
-SEAL_SECONDS = 30.0
-SEAL_REST = 5
-"""How many times as long as it took to seal some chunks the worker leaves the next ones alone."""
-
 STOP_SECONDS = 3.0
+
+Assignment = Callable[[], Sequence[int]]
+"""Returns the partitions that are this worker's at the moment, ascending."""
 
 log = logging.getLogger(__name__)
 
-_stored = Counter("isotherm_stored_readings", "Readings written to the store", ["partition"])
-_lag = Gauge("isotherm_lag_records", "Records on the topic that are not in the store yet", ["partition"])
+_applied = Counter("isotherm_stored_readings", "Readings brought into the store", ["partition"])
+_lag = Gauge("isotherm_lag_records", "Records on the topic that are not applied yet", ["partition"])
 
 
 class _App(faust.App):  # type: ignore[misc]
@@ -58,11 +53,11 @@ class _App(faust.App):  # type: ignore[misc]
         """Leave the working directory alone: there are no tables to keep in it."""
 
 
-def create_app(settings: Settings) -> faust.App:
-    """Return the Faust application, without agents."""
+def create_app(settings: Settings, name: str) -> faust.App:
+    """Return the Faust application of a consumer group, without agents."""
     session = settings.group_session_seconds
     app = _App(
-        f"isotherm-{NAME}",
+        f"isotherm-{name}",
         broker=f"aiokafka://{settings.kafka}",
         store="memory://",
         cache="memory://",
@@ -85,65 +80,72 @@ def create_app(settings: Settings) -> faust.App:
     return app
 
 
-async def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT.
-
-    Raises:
-        LogConflict: the store and the log contradict each other.
-        Unavailable: a server did not answer at the start.
-    """
-    stop = stop_signal()
-    async with client.connected(settings) as redis:
-        producer = kafka.Producer(settings, "isotherm-worker")
-        await producer.start()
-        try:
-            await kafka.ensure_topics(settings)
-            writer = Writer(redis, NAME, await kafka.cluster_id(settings))
-            sealers = [Sealer(redis, partition) for partition in range(settings.partitions)]
-            await Worker(settings, writer, sealers, producer).run(stop)
-        finally:
-            await producer.stop()
-
-
 class Worker:
     """Feeds one shard per partition from Faust, and watches that they move."""
 
-    def __init__(self, settings: Settings, writer: Writer, sealers: Sequence[Sealer], producer: kafka.Producer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        topic: Topic,
+        open_sink: Callable[[int, Log], Sink],
+        progress: Callable[[int], Awaitable[Progress | None]],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            settings: Where Kafka is.
+            name: Of the consumer group.
+            topic: What is read.
+            open_sink: Makes the sink of a partition.
+            progress: Says how far the store is in a partition; raises Unavailable when it does not answer.
+        """
         self._settings = settings
-        self._sealers = sealers
-        self._writer = writer
-        self._producer = producer
+        self._topic = topic
+        self._open_sink = open_sink
+        self._progress = progress
         self._shards: dict[int, Shard] = {}
         self._queues: dict[int, asyncio.Queue[LogRecord]] = {}
+        self.lag: dict[int, int] = {}
+        """Partition → records that are not applied yet, of those that are ours."""
         self._running: list[asyncio.Task[None]] = []  # records may come before the start has returned
-        self._app = create_app(settings)
-        topic = self._app.topic(READINGS.name, value_type=bytes, value_serializer="raw", key_serializer="raw")
-        self._app.agent(topic, concurrency=1, name=NAME)(self._read)
+        self._app = create_app(settings, name)
+        read = self._app.topic(topic.name, value_type=bytes, value_serializer="raw", key_serializer="raw")
+        self._app.agent(read, concurrency=1, name=name)(self._read)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set.
+    async def run(self, stop: asyncio.Event, *beside: Coroutine[Any, Any, None]) -> None:
+        """Work until ``stop`` is set, and let other work run beside it.
 
         Raises:
             LogConflict: the store and the log contradict each other.
             IsothermError: Faust stopped by itself, or a partition stood still.
         """
-        async with health.served(self._settings, self._waiting_for), asyncio.TaskGroup() as self._tasks:
+        async with asyncio.TaskGroup() as self._tasks:
             self._app.finalize()
+            others = list(beside)
             try:
                 if await done_before(stop, self._app.start()):  # which waits for Kafka for as long as it is away
                     self._running += [
                         self._tasks.create_task(self._watch_faust(), name="faust"),
                         self._tasks.create_task(self._watch_progress(), name="progress"),
-                        self._tasks.create_task(self._keep_sealing(), name="sealing"),
                     ]
+                    while others:
+                        self._running.append(self._tasks.create_task(others.pop()))
                     await stop.wait()
             finally:
+                for other in others:
+                    other.close()
                 await end(self._running)  # before Faust: they ask its thread for offsets
                 await asyncio.wait([asyncio.create_task(self._app.stop(), name="stop-faust")], timeout=STOP_SECONDS)
                 await end(self._running)  # what a last record began
 
-    def _waiting_for(self) -> str | None:
+    def waiting_for(self) -> str | None:
+        """Return None when it works, else what it waits for."""
         return None if self._assignment() else "waiting for partitions"
+
+    def partitions(self) -> list[int]:
+        """Return the partitions that are ours at the moment, ascending."""
+        return sorted(at.partition for at in self._assignment())
 
     def _assignment(self) -> set[TP]:
         try:
@@ -160,18 +162,21 @@ class Worker:
 
     def _open(self, partition: int) -> None:
         self._queues[partition] = asyncio.Queue(QUEUE_RECORDS)
-        self._shards[partition] = Shard(
-            partition, self._writer, _FaustLog(self._settings, self._app, self._producer, partition)
-        )
+        source = _FaustLog(self._settings, self._app, self._topic, partition)
+        self._shards[partition] = Shard(partition, self._open_sink(partition, source), source)
         self._running.append(self._tasks.create_task(self._pump(partition), name=f"shard-{partition}"))
 
     async def _pump(self, partition: int) -> None:
-        queue, shard = self._queues[partition], self._shards[partition]
-        stored = _stored.labels(partition)
+        queue, shard, at = self._queues[partition], self._shards[partition], TP(self._topic.name, partition)
+        applied = _applied.labels(partition)
+        idle_at = time.monotonic()
         while True:
             batch = await _batch(queue)
             began = time.monotonic()
-            stored.inc(await shard.apply(batch))
+            applied.inc(await shard.apply(batch) if batch else 0)
+            if began - idle_at >= IDLE_SECONDS and at in self._assignment():
+                await shard.rest(self._app.consumer.highwater(at) if queue.empty() else None)
+                idle_at = began
             # The more there is to do, the longer a commit takes, and the more records shall share the next one.
             await asyncio.sleep(min(REST * (time.monotonic() - began), MAX_REST_SECONDS))
 
@@ -189,52 +194,41 @@ class Worker:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = time.monotonic()
-            for at in self._assignment():
+            ours = self._assignment()
+            self.lag = {partition: lag for partition, lag in self.lag.items() if partition in self.partitions()}
+            for at in ours:
+                if at.partition not in self._shards:
+                    self._open(at.partition)
                 position = await self._position(at.partition)
                 lag = max(0, (self._app.consumer.highwater(at) or 0) - position)
                 _lag.labels(at.partition).set(lag)
+                self.lag[at.partition] = lag
                 known, since = moved.get(at.partition, (-1, now))
                 if lag == 0 or position != known:
                     moved[at.partition] = (position, now)
                 elif now - since > STALL_SECONDS:
                     raise IsothermError(f"partition {at.partition} has {lag} records and stands still at {position}")
                 elif now - since < 2 * WATCH_SECONDS and position >= (await self._app.consumer.earliest_offsets(at))[at]:
-                    if at.partition in self._shards:
-                        self._shards[at.partition].doubt()
+                    self._shards[at.partition].doubt()
                     await self._app.consumer.seek(at, position)
-
-    async def _keep_sealing(self) -> None:
-        """Seal the chunks of the partitions that are ours, in small slices, and leave most of the time to commits."""
-        failed = Throttle()
-        while True:
-            for partition in sorted(at.partition for at in self._assignment()):
-                try:
-                    began = time.monotonic()
-                    async for _ in self._sealers[partition].sweep():
-                        await asyncio.sleep(SEAL_REST * (time.monotonic() - began))
-                        began = time.monotonic()
-                except Unavailable as error:
-                    if failed("away") is not None:
-                        log.warning("%s; trying again", error)
-            await asyncio.sleep(SEAL_SECONDS)
 
     async def _position(self, partition: int) -> int:
         """Return how far the store is."""
         try:
-            progress = await self._writer.progress(partition)
+            progress = await self._progress(partition)
             return progress.next if progress else 0
         except Unavailable:
-            return self._app.consumer.highwater(TP(READINGS.name, partition)) or 0  # nothing can be said: all is well
+            return self._app.consumer.highwater(TP(self._topic.name, partition)) or 0  # nothing can be said: all is well
 
 
 class _FaustLog:
     """A shard's log, by way of Faust's consumer."""
 
-    def __init__(self, settings: Settings, app: faust.App, producer: kafka.Producer, partition: int) -> None:
+    def __init__(self, settings: Settings, app: faust.App, topic: Topic, partition: int) -> None:
         self._settings = settings
         self._app = app
-        self._producer = producer
-        self._at = TP(READINGS.name, partition)
+        self._topic = topic
+        self._at = TP(topic.name, partition)
 
     async def start(self) -> int:
         return int((await self._app.consumer.earliest_offsets(self._at))[self._at])
@@ -244,18 +238,11 @@ class _FaustLog:
 
     async def mark(self, offset: int) -> str | None:
         async with kafka.Reader(self._settings) as reader:
-            record = await reader.record(READINGS, self._at.partition, offset)
+            record = await reader.record(self._topic, self._at.partition, offset)
         return None if record is None else mark_of(record.value)
 
     async def seek(self, offset: int) -> None:
         await self._app.consumer.seek(self._at, offset)
-
-    async def quarantine(self, record: LogRecord, error: MalformedPack) -> None:
-        peer = f"{READINGS.name}/{self._at.partition}/{record.offset}"
-        log.error("%s is no pack and goes to %s: %s", peer, REJECTS.name, error)
-        rejected = Rejected("poison", str(error), record.value)
-        reject = RejectRecord.of([rejected], protocol="kafka", peer=peer, received_at=now_us())
-        await self._producer.deliver(REJECTS, reject.to_json(), key=peer)
 
 
 def _log_record(event: EventT[bytes]) -> LogRecord:
@@ -264,8 +251,12 @@ def _log_record(event: EventT[bytes]) -> LogRecord:
 
 
 async def _batch(queue: asyncio.Queue[LogRecord]) -> Sequence[LogRecord]:
-    """Wait for a record and take what is there with it, up to a batch."""
-    records = [await queue.get()]
+    """Wait for a record, but not for ever, and take what is there with it, up to a batch."""
+    try:
+        async with asyncio.timeout(IDLE_SECONDS):
+            records = [await queue.get()]
+    except TimeoutError:
+        return []
     size = len(records[0].value)
     while not queue.empty() and len(records) < MAX_BATCH_RECORDS and size < MAX_BATCH_BYTES:
         records.append(queue.get_nowait())

@@ -65,7 +65,7 @@ def connect(
 
 def worker() -> None:
     """Run a worker: it brings the readings on Kafka into the store."""
-    from agents.worker import run
+    from agents.storing import run
 
     settings = Settings.load()
     logs.configure(settings, "worker")

@@ -1,12 +1,14 @@
 """A shard: each record of the log is applied once, whatever the log and the store do."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from agents import shard as module
 from agents.shard import LogRecord, Shard
+from agents.storing import Storing
 from isotherm.errors import LogConflict, Unavailable
 from isotherm.pack import MalformedPack, Pack
 from isotherm.store.windows import Window
@@ -74,7 +76,7 @@ class MemoryLog:
     async def seek(self, offset: int) -> None:
         self.sought.append(offset)
 
-    async def quarantine(self, record: LogRecord, error: MalformedPack) -> None:
+    async def quarantine(self, partition: int, record: LogRecord, error: MalformedPack) -> None:
         self.quarantined.append(record.offset)
 
     def records(self, *offsets: int) -> list[LogRecord]:
@@ -91,6 +93,10 @@ def pack_of(numbers: Sequence[int], *, numbered: bool = False) -> Pack:
     return Pack(["a/t"], np.zeros(len(numbers), np.int32), time, time.astype(np.float64), "tcp/1", 0, seq=seq)
 
 
+def shard_of(store: Any, log: MemoryLog) -> Shard:
+    return Shard(0, Storing(0, store, log.quarantine), log)
+
+
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", (0.0,))
@@ -98,7 +104,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_records_are_applied_and_then_acknowledged_in_order() -> None:
     store, log = MemoryStore(), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     assert await shard.apply(log.records(0, 1, 2)) == 3
     assert await shard.apply(log.records(3)) == 1
     assert store.values == [0, 1, 2, 3]
@@ -107,7 +113,7 @@ async def test_records_are_applied_and_then_acknowledged_in_order() -> None:
 
 async def test_records_that_come_again_are_acknowledged_and_not_applied_again() -> None:
     store, log = MemoryStore(at=2), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     assert await shard.apply(log.records(0, 1, 2, 3)) == 2
     assert store.values == [2, 3]
     assert log.acknowledged == [0, 1, 2, 3]
@@ -116,7 +122,7 @@ async def test_records_that_come_again_are_acknowledged_and_not_applied_again() 
 @pytest.mark.parametrize("applied", [True, False])
 async def test_a_commit_whose_answer_is_lost_is_applied_once(applied: bool) -> None:
     store, log = MemoryStore(), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     store.failures = [applied, False]
     await shard.apply(log.records(0, 1))
     assert store.values == [0, 1]
@@ -125,7 +131,7 @@ async def test_a_commit_whose_answer_is_lost_is_applied_once(applied: bool) -> N
 
 async def test_what_another_worker_has_applied_meanwhile_is_left_out() -> None:
     store, log = MemoryStore(), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     await shard.apply(log.records(0))
     store.at = 3  # a zombie's counterpart was here
     await shard.apply(log.records(1, 2, 3, 4))
@@ -134,7 +140,7 @@ async def test_what_another_worker_has_applied_meanwhile_is_left_out() -> None:
 
 async def test_a_store_that_lost_its_last_seconds_is_caught_up_from_the_log() -> None:
     store, log = MemoryStore(at=5), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     await shard.apply(log.records(5, 6))
     store.at, store.values = 5, []  # rolled back
     assert await shard.apply(log.records(7, 8)) == 0
@@ -146,7 +152,7 @@ async def test_a_store_that_lost_its_last_seconds_is_caught_up_from_the_log() ->
 
 async def test_a_store_that_falls_back_to_the_same_place_again_is_caught_up_again() -> None:
     store, log = MemoryStore(at=5), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     for _ in range(2):
         await shard.apply(log.records(5, 6))
         store.at, store.values = 5, []
@@ -156,7 +162,7 @@ async def test_a_store_that_falls_back_to_the_same_place_again_is_caught_up_agai
 
 async def test_a_partition_that_another_worker_had_meanwhile_goes_on_where_that_one_ended() -> None:
     store, log = MemoryStore(), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     await shard.apply(log.records(0, 1))
     store.at = 50
     await shard.apply(log.records(50, 51))
@@ -167,7 +173,7 @@ async def test_a_partition_that_another_worker_had_meanwhile_goes_on_where_that_
 async def test_a_log_that_ends_before_what_was_applied_halts_loudly() -> None:
     store, log = MemoryStore(at=50), MemoryLog()
     log.limit = 3
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     with pytest.raises(LogConflict, match=r"created anew.*type: redis-cli -u .ISOTHERM_REDIS DEL 'progress-0'$"):
         await shard.apply(log.records(0, 1, 2))
     assert log.acknowledged == []
@@ -175,7 +181,7 @@ async def test_a_log_that_ends_before_what_was_applied_halts_loudly() -> None:
 
 async def test_a_gap_in_one_batch_is_not_jumped_over() -> None:
     store, log = MemoryStore(at=0), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     await shard.apply(log.records(0, 1, 5, 6))
     assert store.values == [0, 1]
     assert log.sought == [2]
@@ -184,14 +190,14 @@ async def test_a_gap_in_one_batch_is_not_jumped_over() -> None:
 
 async def test_a_store_without_progress_begins_where_the_log_begins() -> None:
     store, log = MemoryStore(), MemoryLog(begin=7)
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     await shard.apply(log.records(7, 8))
     assert store.values == [7, 8]
 
 
 async def test_an_emptied_store_is_filled_again_from_a_log_that_is_complete() -> None:
     store, log = MemoryStore(), MemoryLog(begin=0)
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     await shard.apply(log.records(4, 5))
     assert (store.values, log.sought) == ([], [0])
     await shard.apply(log.records(0, 1, 2, 3, 4, 5))
@@ -200,7 +206,7 @@ async def test_an_emptied_store_is_filled_again_from_a_log_that_is_complete() ->
 
 async def test_an_emptied_store_halts_loudly_when_the_log_has_lost_its_begin() -> None:
     store, log = MemoryStore(), MemoryLog(begin=2)
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     with pytest.raises(LogConflict, match=r"knows nothing of this log.*type: redis-cli .* HSET 'progress-0' next 2$"):
         await shard.apply(log.records(4, 5))
     assert log.acknowledged == []
@@ -208,14 +214,14 @@ async def test_an_emptied_store_halts_loudly_when_the_log_has_lost_its_begin() -
 
 async def test_records_deleted_before_they_were_stored_halt_loudly() -> None:
     store, log = MemoryStore(at=3), MemoryLog(begin=10)
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     with pytest.raises(LogConflict, match=r"3 to 9 were deleted.*type: redis-cli .* HSET 'progress-0' next 10$"):
         await shard.apply(log.records(10, 11))
 
 
 async def test_a_record_that_is_no_pack_is_quarantined_and_passed() -> None:
     store, log = MemoryStore(), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     await shard.apply([log.record(0), log.record(1, b"poison"), log.record(2)])
     assert store.values == [0, 2]
     assert log.quarantined == [1]
@@ -226,22 +232,22 @@ async def test_a_record_that_is_no_pack_is_quarantined_and_passed() -> None:
 
 async def test_a_reading_that_comes_again_under_another_offset_is_stored_once() -> None:
     store, log = MemoryStore(), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     first, again, more = (pack_of(numbers, numbered=True).to_ipc() for numbers in ([1, 2, 3], [2, 3], [3, 4]))
     assert await shard.apply([log.record(0, first), log.record(1, again)]) == 3
     assert await shard.apply([log.record(2, more)]) == 1
     assert store.values == [1, 2, 3, 4]
     assert store.duplicates == 3
     assert store.asked == [["a/t"]]
-    assert await Shard(0, store, log).apply([log.record(3, more)]) == 0  # type: ignore[arg-type]
+    assert await shard_of(store, log).apply([log.record(3, more)]) == 0
 
 
 async def test_numbers_are_read_anew_when_the_store_was_elsewhere() -> None:
     store, log = MemoryStore(), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     packs = [pack_of([number], numbered=True).to_ipc() for number in range(4)]
     await shard.apply([log.record(0, packs[0])])
-    await Shard(0, store, log).apply([log.record(1, packs[1])])  # type: ignore[arg-type]  # another worker
+    await shard_of(store, log).apply([log.record(1, packs[1])])  # another worker
     assert await shard.apply([log.record(1, packs[1]), log.record(2, packs[1]), log.record(3, packs[2])]) == 1
     assert store.values == [0, 1, 2]
     store.at, store.values, store.held = 1, [0], {"a/t": _window(0)}  # the store lost what came last
@@ -263,19 +269,19 @@ async def test_a_topic_that_was_created_anew_and_is_longer_halts_loudly(kept: bo
     store, log = MemoryStore(at=3), MemoryLog()
     store.mark = log.record(2).mark
     log.marks = {2: log.record(9).mark} if kept else {}
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     if kept:
         with pytest.raises(LogConflict, match=r"offset 2 is not the one.*type: .* DEL 'progress-0'$"):
             await shard.apply(log.records(3))
     else:  # deleted by now: nothing can be said
         assert await shard.apply(log.records(3)) == 1
     log.marks = {2: store.mark}
-    assert await Shard(0, store, log).apply(log.records(store.at or 0)) == 1  # type: ignore[arg-type]
+    assert await shard_of(store, log).apply(log.records(store.at or 0)) == 1
 
 
 async def test_a_store_that_fell_back_while_nothing_came_is_caught_up_when_it_is_doubted() -> None:
     store, log = MemoryStore(), MemoryLog()
-    shard = Shard(0, store, log)  # type: ignore[arg-type]
+    shard = shard_of(store, log)
     await shard.apply(log.records(0, 1, 2, 3))
     store.at, store.values = 2, [0, 1]
     log.marks = {1: log.record(1).mark}

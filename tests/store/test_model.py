@@ -15,6 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from redis.exceptions import RedisError
 
 from agents.shard import LogRecord, Shard
+from agents.storing import Storing
 from isotherm.clock import now_us
 from isotherm.limits import HOUR, MINUTE, SECOND
 from isotherm.pack import NO_SEQ, Pack
@@ -63,7 +64,7 @@ class _Log:
     async def seek(self, offset: int) -> None:
         self.position = offset
 
-    async def quarantine(self, record: LogRecord, error: Exception) -> None:
+    async def quarantine(self, partition: int, record: LogRecord, error: Exception) -> None:
         raise AssertionError(error)
 
 
@@ -105,7 +106,9 @@ class StoreModel(RuleBasedStateMachine):
     @rule()
     def start_worker(self) -> None:
         """A worker knows nothing but what the store says, and begins to read wherever the group's offset is."""
-        self.shard = Shard(PARTITION, Writer(self.redis, "downsample", "log-1"), self.log)
+        self.shard = Shard(
+            PARTITION, Storing(PARTITION, Writer(self.redis, "downsample", "log-1"), self.log.quarantine), self.log
+        )
 
     @rule(target=packs, readings=st.lists(READING, min_size=1, max_size=12))
     def new_pack(self, readings: list[tuple[int, int, int, int | None]]) -> Pack:

@@ -18,6 +18,7 @@ from itertools import count
 import numpy as np
 
 from agents.shard import LogRecord, Shard, mark_of
+from agents.storing import Storing
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
 from isotherm.limits import HOUR, MINUTE
@@ -126,7 +127,7 @@ class Log:
         self._at = offset
         self._told("sought", self._partition)
 
-    async def quarantine(self, record: LogRecord, error: MalformedPack) -> None:
+    async def quarantine(self, partition: int, record: LogRecord, error: MalformedPack) -> None:
         raise AssertionError(f"record {record.offset} is a pack") from error
 
 
@@ -160,7 +161,10 @@ class Load:
         self._changed = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
         writer = _Writer(redis, self._tell)
-        self.shards = {partition: Shard(partition, writer, log) for partition, log in self.logs.items()}
+        self.shards = {
+            partition: Shard(partition, Storing(partition, writer, log.quarantine), log)
+            for partition, log in self.logs.items()
+        }
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
