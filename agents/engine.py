@@ -54,6 +54,12 @@ class Outputs:
     def __bool__(self) -> bool:
         return bool(self.derived or self.events or self.failures)
 
+    def add(self, other: Outputs) -> None:
+        """Put what came later behind."""
+        self.derived += other.derived
+        self.events += other.events
+        self.failures += other.failures
+
     def readings(self) -> Iterator[tuple[str, int, float]]:
         """Yield every derived reading as series, time and value."""
         for one in self.derived:
@@ -85,3 +91,9 @@ class Engine(Protocol):
 
     def changes(self) -> Changes:
         """Return what has changed since this was last asked."""
+
+
+def rows_after(rows: Mapping[str, bytes], engine: Engine) -> dict[str, bytes]:
+    """Return a state with an engine's changes in it."""
+    changes = engine.changes()
+    return {key: row for key, row in {**rows, **changes.rows}.items() if key not in changes.gone}

@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from redis.exceptions import RedisError
-
 from connectors import coap, http, mqtt, tcp
 from connectors.decoders import Decoders
 from connectors.formats.catalogue import Catalogue
@@ -76,7 +74,7 @@ async def run(protocol: str, listening: Listening, settings: Settings) -> None:
         async with (
             client.connected(settings) as redis,
             health.served(settings, lambda: None if where else "waiting for the listener"),
-            reported(settings, redis, instance, account),
+            ledger.reported(redis, instance, await kafka.cluster_id(settings), account),
             _noted(intake, Registry(redis)),
             intake.running(),
             _opened(listening(_site(settings, intake, Registry(redis))), stop) as where,
@@ -164,21 +162,6 @@ def decoders_of(settings: Settings) -> Decoders:
         SettingsError: a file cannot be loaded, or what it registers cannot be used.
     """
     return Decoders.load(Path(path.strip()) for path in settings.decoders.split(",") if path.strip())
-
-
-@contextlib.asynccontextmanager
-async def reported(settings: Settings, redis: client.Client, instance: str, account: ledger.Account) -> AsyncIterator[None]:
-    """Keep the ledger for the length of the block, and close it with the last numbers."""
-    log_id = await kafka.cluster_id(settings)
-    reporting = asyncio.create_task(ledger.keep_reporting(redis, instance, log_id, account), name="ledger")
-    try:
-        yield
-    finally:
-        reporting.cancel()
-        try:
-            await ledger.report(redis, instance, log_id, account)
-        except RedisError as error:
-            log.warning("the ledger's last second is not written: %s", error)
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ from connectors.formats.catalogue import NDJSON, SENML_JSON, Catalogue, detect_b
 from connectors.formats.decoded import Decoded
 from connectors.identity import Identity
 from connectors.intake import Intake
-from connectors.process import catalogue_of, reported
+from connectors.process import catalogue_of
 from isotherm import kafka, ledger
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError
@@ -113,7 +113,7 @@ async def replaying(settings: Settings) -> AsyncIterator[Replayer]:
         intake = Intake(settings, producer, instance, account, clock=lambda: clock[0])
         async with (
             client.connected(settings) as redis,
-            reported(settings, redis, instance, account),
+            ledger.reported(redis, instance, await kafka.cluster_id(settings), account),
             intake.running(),
         ):
             yield Replayer(intake, catalogue_of(settings), clock)

@@ -6,6 +6,7 @@
     ├── InvalidReading     a reading cannot be accepted; carries the reason that `rejects` counts
     ├── Unauthorized       a peer did not show who it is
     ├── Unavailable        Kafka or Redis is away; the same call may succeed later
+    ├── AnalyticFailed     an analytic cannot go on: its code is wrong
     └── LogConflict        the store and the Kafka log contradict each other; a person has to decide
 
 Inside, these travel as they are. Each edge translates once: the command line to one line and an exit code, a connector
@@ -47,6 +48,10 @@ class Unauthorized(IsothermError):
 
 class Unavailable(IsothermError):
     """A server that we need does not answer; try again later."""
+
+
+class AnalyticFailed(IsothermError):
+    """An analytic raised, hung, or cannot be loaded."""
 
 
 class LogConflict(IsothermError):

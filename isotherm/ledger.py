@@ -13,10 +13,11 @@ in flight: it is lost, and said to be.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,8 +86,21 @@ async def report(redis: Client, instance: str, log_id: str, account: Account) ->
     await redis.hset(layout.CONNECTOR_PREFIX + instance, mapping=fields)
 
 
-async def keep_reporting(redis: Client, instance: str, log_id: str, account: Account) -> None:
-    """Report every second until cancelled; the last report is the caller's, after its last count."""
+@contextlib.asynccontextmanager
+async def reported(redis: Client, instance: str, log_id: str, account: Account) -> AsyncIterator[None]:
+    """Keep the ledger for the length of the block, and close it with the last numbers."""
+    reporting = asyncio.create_task(_keep_reporting(redis, instance, log_id, account), name="ledger")
+    try:
+        yield
+    finally:
+        reporting.cancel()
+        try:
+            await report(redis, instance, log_id, account)
+        except RedisError as error:
+            log.warning("the ledger's last second is not written: %s", error)
+
+
+async def _keep_reporting(redis: Client, instance: str, log_id: str, account: Account) -> None:
     throttle = Throttle()
     while True:
         await asyncio.sleep(REPORT_SECONDS)

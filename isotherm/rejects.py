@@ -22,6 +22,7 @@ attribute       has a string value that is too long
 not_finite      is infinite or not a number
 time            lies too far in the past or the future
 poison          is a record on `readings` that is no pack
+analytic        made an analytic fail: it is stored, and lacks in what the analytic makes
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Where a variable is not set and a local stack runs in the data directory, its ad
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -76,6 +77,13 @@ class Settings(BaseSettings):
     graphite_prefix: str = Field("", description="What Graphite paths have before the device, such as collectd.")
     decoders: str = Field(
         "", description="Python files with decoders of your own, comma-separated; see connectors/README.md."
+    )
+    agents_path: str = Field(
+        "", description="Folders with analytics of your own, colon-separated; by default agents/ in the data directory."
+    )
+    analytics: dict[str, dict[str, Any]] = Field(
+        {},
+        description='Parameters of analytics, JSON: {"presence": {"offline_after": 10}}; `agent enable --set` goes before.',
     )
     max_connections: int = Field(50_000, description="Connections of one connector process.", ge=1)
     max_connections_per_peer: int = Field(
@@ -147,7 +155,10 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """Return the variables that hand exactly these settings to a child process."""
         values = self.model_dump(mode="json", exclude_none=True)
-        return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}
+        return {
+            f"{PREFIX}{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
+            for name, value in values.items()
+        }
 
 
 def is_loopback(host: str) -> bool:

@@ -34,11 +34,12 @@ from isotherm.store.writer import Progress
 
 
 class Outgoing(NamedTuple):
-    """A record that waits for its delivery."""
+    """A record that waits for its delivery, and how many readings it holds."""
 
     topic: str
     key: str
     value: bytes
+    readings: int = 0
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""The analytics that come with Isotherm, a file each."""

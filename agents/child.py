@@ -1,0 +1,54 @@
+"""The process of one analytic, as its host starts it: forked from a server that has imported everything already."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import MutableSequence
+from multiprocessing.connection import Connection
+
+from agents import runner
+from agents.runner import Job
+from isotherm import logs
+from isotherm.errors import IsothermError, SettingsError
+from isotherm.process import die_with_parent, run_process, stop_signal
+from isotherm.settings import Settings
+
+EXIT_SETTINGS = 2
+"""It cannot run as it was told to, and trying again does not help."""
+
+EXIT_FAILED = 1
+
+log = logging.getLogger(__name__)
+
+
+def main(job: Job, settings: Settings, pipe: Connection, at: MutableSequence[int]) -> None:
+    """Run an analytic until SIGTERM.
+
+    On the pipe comes a `Status` every second, and at last the text of the error that ended it, if one did.
+    """
+    die_with_parent(signal.SIGKILL)
+    logs.configure(settings, job.name)
+
+    async def work() -> None:
+        await runner.run(settings, job, stop_signal(), pipe.send, at)
+
+    try:
+        run_process(work())
+    except* IsothermError as group:
+        error = _first(group)
+        log.error("%s", error)
+        pipe.send(str(error))
+        sys.exit(EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILED)
+    except* BrokenPipeError:
+        log.error("the host is gone")
+        sys.exit(EXIT_FAILED)
+
+
+def _first(group: BaseExceptionGroup[IsothermError]) -> IsothermError:
+    one: BaseException = group
+    while isinstance(one, BaseExceptionGroup):
+        one = one.exceptions[0]
+    assert isinstance(one, IsothermError)
+    return one
