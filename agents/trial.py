@@ -35,6 +35,7 @@ TRIAL_SECONDS = 20
 
 PACK_READINGS = 1_000
 MAX_READINGS = 1_000_000
+SHOWN_SERIES = 10
 CHECK_READINGS = 20_000
 """How much of the last hour is enough to check a version."""
 
@@ -60,7 +61,9 @@ class Outcome:
     """What came of a trial.
 
     Attributes:
+        inputs_wanted: Patterns of what it reads.
         series: Those that were read.
+        inputs: The first few of them → times (µs) and values.
         readings: How many readings.
         is_made_up: There was no history: the readings were made up.
         derived: Derived series → times (µs) and values.
@@ -71,7 +74,9 @@ class Outcome:
         problem: Why it does not pass, or empty.
     """
 
+    inputs_wanted: list[str] = field(default_factory=list)
     series: list[str] = field(default_factory=list)
+    inputs: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     readings: int = 0
     is_made_up: bool = False
     derived: dict[str, tuple[Any, Any]] = field(default_factory=dict)
@@ -127,10 +132,11 @@ async def _try(job: Job, settings: Settings, scope: Scope, outcome: Outcome) -> 
     parameters = analytic.parameters({**settings.analytics.get(job.name, {}), **job.parameters})
     inputs = list(analytic.inputs(parameters))
     packs = await history(settings, ",".join(inputs), scope)
-    outcome.is_made_up = not packs
+    outcome.inputs_wanted, outcome.is_made_up = inputs, not packs
     packs = packs or made_up(inputs, scope.end)
     outcome.series = sorted({name for pack in packs for name in pack.names})
     outcome.readings = sum(len(pack.time) for pack in packs)
+    outcome.inputs = {name: _column(packs, name) for name in outcome.series[:SHOWN_SERIES]}
     began = time.process_time()
     first = run_over(analytic.build(job.name, parameters), packs)
     outcome.seconds = time.process_time() - began
@@ -197,6 +203,14 @@ def _packs(names: Sequence[str], series: Any, when: Any, value: Any) -> list[Pac
         )
         for at in range(0, len(when), PACK_READINGS)
     ]
+
+
+def _column(packs: Sequence[Pack], name: str) -> tuple[Any, Any]:
+    """Return the times and values of a series."""
+    rows = [(pack, pack.series == list(pack.names).index(name)) for pack in packs if name in pack.names]
+    return np.concatenate([pack.time[here] for pack, here in rows]), np.concatenate(
+        [pack.value[here] for pack, here in rows]
+    )
 
 
 def run_over(

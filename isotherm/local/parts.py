@@ -113,6 +113,14 @@ def parts(settings: Settings, ports: Ports, fleet: Fleet | None, without: Collec
             stage=2,
         ),
         Part(
+            "agents",
+            lambda: [*_ISOTHERM, "agent", "run"],
+            _is_ready(host, ports.agents_health),
+            needs=("kafka", "store"),
+            restarts_with=("kafka",),
+            stage=2,
+        ),
+        Part(
             "web",
             lambda: [*_ISOTHERM, "web"],
             _is_ready(host, ports.web),

@@ -32,6 +32,7 @@ class Ports:
     http_tls: int
     coap_tcp: int
     coap_tls: int
+    agents_health: int
 
     @classmethod
     def from_base(cls, base: int) -> Ports:
