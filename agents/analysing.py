@@ -32,8 +32,11 @@ from isotherm.store.analytic import AnalyticStore, Commit, Held, Outgoing
 from isotherm.store.writer import Conflict, Progress
 from isotherm.topics import EVENTS, READINGS, REJECTS
 
-COMMIT_SECONDS = 1.0
+COMMIT_SECONDS = 0.25
 """How long records that nothing came of may wait for their commit."""
+
+TICK_SECONDS = 1.0
+"""How often an engine hears that time has passed."""
 
 MAX_FAILURES = 10
 """Packs in a row that an analytic may fail on: then it is the analytic that is wrong, and it stops where it is."""
@@ -123,6 +126,7 @@ class Analysing:
         self._rows: dict[str, bytes | None] = {}  # of the state: not committed yet; None is gone
         self._progress: Progress | None = None
         self._waits_since: float | None = None
+        self._ticked_at = 0.0
         self._failures = 0
         self._delivered = ""  # the version whose outbox is
 
@@ -177,10 +181,11 @@ class Analysing:
     async def rest(self, is_caught_up: bool) -> Conflict | None:
         """Let time pass for the engine, when all that came is taken in, and commit what waits."""
         outputs = Outputs()
-        if is_caught_up:
+        if is_caught_up and time.monotonic() - self._ticked_at >= TICK_SECONDS:
             began = time.thread_time()
             outputs = self.engine.tick(now_us())
             self._meter.seconds += time.thread_time() - began
+            self._ticked_at = time.monotonic()
         return None if await self._keep(outputs) else await self._overtaken()
 
     async def _overtaken(self) -> Conflict:

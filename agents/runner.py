@@ -24,14 +24,12 @@ from isotherm.settings import Settings
 from isotherm.store import client
 from isotherm.store.analytic import AnalyticStore, Outgoing
 from isotherm.store.client import Client
-from isotherm.topics import ALL, READINGS
+from isotherm.topics import READINGS, TOPICS
 
 REPORT_SECONDS = 1.0
 
 FETCH_WAIT_MS = 100
 """How long a broker may hold back a fetch of an analytic: it need not be as quick as what stores."""
-
-_TOPICS = {topic.name: topic for topic in ALL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,7 @@ class Runner:
     async def _deliver(self, partition: int, outgoing: Sequence[Outgoing]) -> None:
         for topic, key, value, readings in outgoing:
             where = partition if topic == READINGS.name else None  # derived readings are of the same devices
-            await self._producer.deliver(_TOPICS[topic], value, partition=where, key=key)
+            await self._producer.deliver(TOPICS[topic], value, partition=where, key=key)
             self._account.accepted += readings
 
     async def _keep_reporting(self, worker: Worker, beat: Beat) -> None:

@@ -7,7 +7,7 @@ ANALYTIC = '''"""What {name} is, in a line."""
 from agents import Reading, per_reading
 
 
-@per_reading("*/temperature", output="{{metric}}_{name}")
+@per_reading("*/temperature", output="{{metric}}_{name}", unit="Cel")
 def {name}(reading: Reading, state: dict, *, weight: float = 0.1):
     """A running mean of each temperature: the newest reading counts with this weight."""
     mean = state.get("mean", reading.value)

@@ -32,7 +32,7 @@ REST = 4
 """How many times as long as a commit took its partition rests before the next: batches grow with load, and cost less."""
 
 MAX_REST_SECONDS = 0.2
-IDLE_SECONDS = 1.0
+IDLE_SECONDS = 0.25
 """How often a sink hears that time has passed."""
 
 STALL_SECONDS = 60.0

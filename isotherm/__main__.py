@@ -1,5 +1,6 @@
-"""``python -m isotherm``."""
+"""``python -m isotherm`` is ``isotherm``."""
 
 from isotherm.cli import main
 
-main()
+if __name__ == "__main__":  # processes that are forked import this module, too
+    main()

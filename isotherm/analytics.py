@@ -17,6 +17,7 @@ from isotherm.clock import now_us
 from isotherm.limits import SECOND
 from isotherm.store.client import Client
 from isotherm.store.reader import answering
+from isotherm.topics import READINGS
 
 FRESH_US = 5 * SECOND
 """How old a status may be: its process says one every second."""
@@ -54,6 +55,7 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
         state: ``refused`` when its file does not pass the checks; an older version of it may still run.
         at: When this was said, µs since the epoch UTC.
         pid: Of the process.
+        topic: What it reads.
         partitions: Those that it works on.
         lag: Records on the topic that it has not taken in.
         packs, readings: Taken in each second.
@@ -68,6 +70,7 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     state: State
     at: int
     pid: int = 0
+    topic: str = READINGS.name
     partitions: tuple[int, ...] = ()
     lag: int = 0
     packs: float = 0.0

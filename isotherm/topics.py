@@ -28,6 +28,7 @@ COMMANDS = Topic("commands", 1 * DAY)
 REPLIES = Topic("replies", 1 * DAY)
 
 ALL = (READINGS, REJECTS, EVENTS, COMMANDS, REPLIES)
+TOPICS = {topic.name: topic for topic in ALL}
 
 
 def partition_of(device: str, partitions: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import secrets
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isotherm import kafka, ledger, stackfile
+from isotherm.analytics import Analytics
 from isotherm.errors import IsothermError, Unavailable
 from isotherm.local.parts import Fleet, Part, find_mosquitto, health_port, parts
 from isotherm.local.ports import Ports
@@ -20,9 +22,13 @@ from isotherm.local.supervisor import State, Supervisor
 from isotherm.process import end, stop_signal
 from isotherm.settings import Settings, is_loopback
 from isotherm.store import client
+from isotherm.store.analytic import AnalyticStore
+from isotherm.topics import TOPICS
+
+_log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.5
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = 1.5
 """How long a stop waits for the worker to store what the connectors have taken in."""
 
 QUICK_SESSION_SECONDS = 6.0
@@ -182,8 +188,8 @@ async def _bound_broker(supervisor: Supervisor, screen: Screen, settings: Settin
 
 
 async def _is_drained(settings: Settings) -> bool:
-    lines = await _drain(settings, RENEW_DRAIN_SECONDS)
-    return bool(lines) and not any(line.in_flight for line in lines.values())
+    _, is_drained = await _drain(settings, RENEW_DRAIN_SECONDS)
+    return is_drained
 
 
 async def _stop(supervisor: Supervisor, settings: Settings) -> Mapping[str, ledger.Line]:
@@ -191,25 +197,42 @@ async def _stop(supervisor: Supervisor, settings: Settings) -> Mapping[str, ledg
     last: Mapping[str, ledger.Line] = {}
     for stages in _TOGETHER:
         if 2 in stages:
-            last = await _drain(settings, DRAIN_SECONDS)
+            last, _ = await _drain(settings, DRAIN_SECONDS)
         await supervisor.stop(stages, max(STAGE_SECONDS[stage] for stage in stages))
     return last
 
 
-async def _drain(settings: Settings, seconds: float) -> Mapping[str, ledger.Line]:
-    """Wait until the store has everything, for a bounded time."""
+async def _drain(settings: Settings, seconds: float) -> tuple[Mapping[str, ledger.Line], bool]:
+    """Wait until the analytics have taken everything in, and the store has it, for a bounded time.
+
+    Returns:
+        The last ledger, and whether it came to that.
+    """
     deadline = time.monotonic() + seconds
     lines: Mapping[str, ledger.Line] = {}
-    while time.monotonic() < deadline:
-        try:
-            async with asyncio.timeout(seconds):
-                lines = await read_ledger(settings, await kafka.cluster_id(settings))
-        except (Unavailable, TimeoutError):
-            return lines
-        if not any(line.in_flight for line in lines.values()):
-            return lines
-        await asyncio.sleep(0.05)
-    return lines
+    try:
+        async with asyncio.timeout(seconds), client.connected(settings) as redis, kafka.Reader(settings) as log:
+            log_id = await kafka.cluster_id(settings)
+            while time.monotonic() < deadline:
+                is_analysed = await _is_analysed(redis, log, log_id)
+                lines = await ledger.read(redis, settings.partitions, log_id)
+                if is_analysed and not any(line.in_flight for line in lines.values()):
+                    return lines, True
+                await asyncio.sleep(0.05)
+    except (Unavailable, TimeoutError) as error:
+        _log.debug("not drained: %r", error)
+    return lines, False
+
+
+async def _is_analysed(redis: client.Client, log: kafka.Reader, log_id: str) -> bool:
+    """Tell whether the analytics that run have taken in all that is on their topics."""
+    for status in await Analytics(redis).running():
+        store = AnalyticStore(redis, status.name, log_id)
+        for partition, (first, following) in (await log.ends(TOPICS[status.topic])).items():
+            progress = await store.progress(partition)
+            if partition in status.partitions and following > (first if progress is None else progress.next):
+                return False
+    return True
 
 
 async def read_ledger(settings: Settings, log_id: str) -> dict[str, ledger.Line]:
