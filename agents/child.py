@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import sys
@@ -20,19 +21,26 @@ EXIT_SETTINGS = 2
 
 EXIT_FAILED = 1
 
+BEAT_SECONDS = 1.0
+
 log = logging.getLogger(__name__)
 
 
 def main(job: Job, settings: Settings, pipe: Connection, at: MutableSequence[int]) -> None:
     """Run an analytic until SIGTERM.
 
-    On the pipe comes a `Status` every second, and at last the text of the error that ended it, if one did.
+    On the pipe comes None every second, as long as it does not hang, a `Status` when there is one, and at last the text of
+    the error that ended it, if one did.
     """
     die_with_parent(signal.SIGKILL)
     logs.configure(settings, job.name)
 
     async def work() -> None:
-        await runner.run(settings, job, stop_signal(), pipe.send, at)
+        beating = asyncio.create_task(_beat(pipe), name="beat")
+        try:
+            await runner.run(settings, job, stop_signal(), pipe.send, at)
+        finally:
+            beating.cancel()
 
     try:
         run_process(work())
@@ -44,6 +52,12 @@ def main(job: Job, settings: Settings, pipe: Connection, at: MutableSequence[int
     except* BrokenPipeError:
         log.error("the host is gone")
         sys.exit(EXIT_FAILED)
+
+
+async def _beat(pipe: Connection) -> None:
+    while True:
+        pipe.send(None)
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 def _first(group: BaseExceptionGroup[IsothermError]) -> IsothermError:

@@ -18,6 +18,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
@@ -43,9 +44,6 @@ from isotherm.store import client
 
 LOOK_SECONDS = 1.0
 """How often files, entries and processes are looked at."""
-
-HANG_SECONDS = 15.0
-"""How long a process may be silent."""
 
 STOP_SECONDS = 5.0
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -118,6 +116,7 @@ class Host(Collector):
         self._only = only
         self._processes: dict[str, Process] = {}
         self._refused: dict[str, tuple[Version, str]] = {}
+        self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._looked = False
         self._throttle = Throttle()
 
@@ -237,8 +236,8 @@ class Host(Collector):
             self._suspect(process)
             self._forget(process)
             process.ended, process.start_at = process.ended + 1, now + wait
-        elif now - process.heard_at > HANG_SECONDS:
-            process.problem = f"it hung: nothing was heard of it for {HANG_SECONDS:g} s"
+        elif now - process.heard_at > self._settings.hang_seconds:
+            process.problem = f"it hung: nothing was heard of it for {self._settings.hang_seconds:g} s"
             log.error("%s: %s; it is killed", name, process.problem)
             process.running.kill()
 
@@ -272,7 +271,7 @@ class Host(Collector):
                 process.heard_at = time.monotonic()
                 if isinstance(told, Status):
                     process.status = told
-                else:
+                elif told is not None:
                     process.problem = str(told)
         except EOFError:
             return  # it ends
@@ -299,7 +298,7 @@ class Host(Collector):
 
     async def _report(self) -> None:
         """Tell of those that do not run, which cannot tell it themselves."""
-        instance = f"host-{os.getpid()}"
+        await self._analytics.look(self._name)
         told = {name: ("refused", problem) for name, (_, problem) in self._refused.items()}
         told |= {
             name: ("failing", process.problem)
@@ -308,7 +307,7 @@ class Host(Collector):
         }
         for name, (state, problem) in told.items():
             fields: dict[str, Any] = {"state": state, "problem": problem}
-            await self._analytics.report(Status(name=name, instance=instance, at=now_us(), **fields))
+            await self._analytics.report(Status(name=name, instance=self._name, at=now_us(), **fields))
 
 
 _METRICS = {

@@ -30,7 +30,7 @@ from isotherm.settings import Settings
 from isotherm.store import client
 from isotherm.store.reader import Reader
 
-TRIAL_SECONDS = 20
+TRIAL_SECONDS = 10
 """CPU time that a trial may take: a loop without end is ended."""
 
 PACK_READINGS = 1_000

@@ -26,6 +26,7 @@ ON_BY_DEFAULT = ("presence", "alarms", "notifications")
 
 _ENTRIES = "iso:{registry}:analytics"
 _RUNNING = "iso:{registry}:running"
+_HOSTS = "iso:{registry}:hosts"
 
 State = Literal["starting", "running", "refused", "failing"]
 
@@ -130,3 +131,18 @@ class Analytics:
         return sorted(
             (status for key, status in found.items() if key not in old), key=lambda status: (status.name, status.instance)
         )
+
+    async def look(self, host: str) -> None:
+        """Say that a host has looked at the entries."""
+        with answering():
+            await self._redis.hset(_HOSTS, mapping={host: now_us()})
+
+    async def hosts(self) -> list[str]:
+        """Return the hosts that have looked a moment ago."""
+        with answering():
+            held = await self._redis.hgetall(_HOSTS)
+            now = now_us()
+            old = [host.decode() for host, at in held.items() if now - int(at) > FRESH_US]
+            if old:
+                await self._redis.hdel(_HOSTS, *old)
+        return sorted({host.decode() for host in held} - set(old))

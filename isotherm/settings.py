@@ -85,6 +85,9 @@ class Settings(BaseSettings):
         {},
         description='Parameters of analytics, JSON: {"presence": {"offline_after": 10}}; `agent enable --set` goes before.',
     )
+    hang_seconds: float = Field(
+        15.0, description="How long an analytic may be busy with some records before its process is killed, s.", ge=3
+    )
     max_connections: int = Field(50_000, description="Connections of one connector process.", ge=1)
     max_connections_per_peer: int = Field(
         12_000, description="Connections from one address: many devices may share one behind a router.", ge=1

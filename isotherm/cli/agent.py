@@ -21,7 +21,6 @@ from isotherm.errors import AnalyticFailed, IsothermError, SettingsError
 from isotherm.process import run_process
 from isotherm.settings import Settings
 from isotherm.store import client
-from isotherm.store.client import Client
 
 if TYPE_CHECKING:
     from agents.analytic import Analytic
@@ -318,7 +317,7 @@ async def _enable(settings: Settings, entry: Entry) -> Status | None:
         analytics = Analytics(redis)
         before = {one.instance for one in await analytics.running() if one.name == entry.name}
         await analytics.put(entry)
-        if not await _has_worker(redis):
+        if not await analytics.hosts():
             return None
         deadline = time.monotonic() + FOLLOW_SECONDS
         while time.monotonic() < deadline:
@@ -327,10 +326,6 @@ async def _enable(settings: Settings, entry: Entry) -> Status | None:
                     return one
             await asyncio.sleep(0.2)
     return None
-
-
-async def _has_worker(redis: Client) -> bool:
-    return bool(await Analytics(redis).running())
 
 
 def _outcome_fields(outcome: Outcome) -> dict[str, Any]:

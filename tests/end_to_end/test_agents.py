@@ -1,0 +1,212 @@
+"""Analytics beside a running stack: the tutorial as it stands, and what is done to bad ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.stack import Stack
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+
+README = Path(__file__).parents[2] / "agents/README.md"
+
+DOUBLE = '''
+from agents import per_reading
+
+@per_reading("{inputs}", output="{{metric}}_x{factor}")
+def {name}(reading):
+    """Value × {factor}."""
+    {line}
+    return reading.value * {factor}
+'''
+
+
+class Site:
+    """A stack, and the folder with its analytics."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self.stack = stack
+        self.agents = folder / "stack/agents"
+        self._folder = folder
+        bin_folder = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._environment = {**stack.environment, "PATH": bin_folder, "ISOTHERM_DATA_DIR": str(stack.data_dir)}
+
+    def type(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    def write(self, name: str, *, inputs: str = "kitchen/*", factor: int = 2, line: str = "pass") -> None:
+        self.agents.mkdir(parents=True, exist_ok=True)
+        (self.agents / f"{name}.py").write_text(DOUBLE.format(name=name, inputs=inputs, factor=factor, line=line))
+
+    def enable(self, *names: str) -> None:
+        ran = self.type(" & ".join(f"isotherm agent enable {name} --anyway" for name in names) + " & wait")
+        assert sorted(ran.stdout.splitlines()) == sorted(f"{name} running" for name in names), ran.stderr
+
+    def send(self, *values: float, device: str = "kitchen") -> None:
+        lines = "\n".join(json.dumps({"n": f"{device}/t", "v": value}) for value in values)
+        url = f"http://127.0.0.1:{self.stack.ports.http}/api/v1/readings"
+        with urllib.request.urlopen(urllib.request.Request(url, lines.encode()), timeout=10) as answer:
+            assert answer.status == 204
+
+    def values(self, metric: str, device: str = "kitchen") -> list[float]:
+        return [row["last"] for row in self.stack.json("query", device, metric, "--last", "10m", "--points", "10000")]
+
+    def status(self, name: str) -> dict[str, Any]:
+        ran = self.type("isotherm agent status --json")
+        found = [one for one in json.loads(ran.stdout)["running"] if one["name"] == name]
+        return found[0] if found else {}
+
+    def until(self, what: Callable[[], Any], seconds: float = 40.0) -> None:
+        """Wait until something is true."""
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < deadline, (self.stack.data_dir / "logs/agents.log").read_text()[-3000:]
+            time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    with Stack(folder / "stack", "--devices", "4", hang_seconds="3") as stack:
+        yield Site(stack, folder)
+
+
+def test_the_tutorial_does_what_it_says(site: Site) -> None:
+    text = README.read_text().partition("## What is promised")[0]
+    steps = re.findall(r"^```(sh|python)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert [kind for kind, _ in steps] == ["sh", "python", "sh", "sh", "sh", "python"]
+    (site.agents / "trend.py").unlink(missing_ok=True)
+    site.until(lambda: len(site.values("temperature", "room-001")) > 3)
+    for kind, block in steps:
+        block = block.replace(".isotherm/", f"{site.stack.data_dir}/")
+        if kind == "python" and "from agents.bench" in block:
+            ran = site.type(f"python - <<'END'\n{block}\nEND")
+            assert ran.returncode == 0, ran.stderr
+        elif kind == "python":
+            (site.agents / "trend.py").write_text(block)
+        else:
+            for line in block.splitlines():
+                command = line.partition("  #")[0]
+                if command.startswith("isotherm query"):
+                    site.until(lambda: site.values("temperature_trend", "room-001"))
+                ran = site.type(command)
+                # Of those that run by default some may still be starting.
+                assert ran.returncode == 0 or command == "isotherm agent status", (command, ran.stdout, ran.stderr)
+    assert (site.agents.parent.parent / "trend.png").read_bytes().startswith(b"\x89PNG")
+    assert len(site.values("temperature_trend", "room-001")) > 0
+    assert site.type(f"pytest -q -p no:cacheprovider {site.agents / 'test_trend.py'}").returncode != 127
+
+
+def test_a_changed_file_is_picked_up_and_a_broken_one_is_refused(site: Site) -> None:
+    site.write("change")
+    site.enable("change")
+    site.send(1, 2, 3)
+    site.until(lambda: site.values("t_x2") == [2, 4, 6])
+
+    site.write("change", line="return None if reading.value < 0 else reading.value / no_such_name")
+    site.until(lambda: site.status("change").get("state") == "refused" or "no_such_name" in _log(site))
+    assert "NameError" in _log(site)
+    site.send(4)
+    site.until(lambda: site.values("t_x2") == [2, 4, 6, 8])
+
+    site.write("change", factor=3)
+    site.until(lambda: "a new process goes on" in _log(site))
+    site.until(lambda: site.status("change").get("state") == "running")
+    site.send(5)
+    site.until(lambda: site.values("t_x3") == [15])
+    assert site.type("isotherm agent disable change").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("return reading.", "SyntaxError"),
+        ("while True: pass", "loop without end"),
+        ("return 1 / 0", "ZeroDivisionError"),
+        ("import random; return random.random()", "depends on"),
+    ],
+)
+def test_what_does_not_pass_its_trial_is_not_enabled(site: Site, line: str, said: str) -> None:
+    site.write("bad", inputs="room-*/temperature", line=line)
+    ran = site.type("isotherm agent enable bad")
+    assert ran.returncode == 1
+    assert said in ran.stderr
+    assert "Traceback (most" not in ran.stderr or "bad.py" in ran.stderr
+    assert site.status("bad") == {}
+
+
+def test_what_cannot_be_told_to_run_is_refused_with_the_reason(site: Site) -> None:
+    site.write("lonely", inputs="nobody/*")
+    for command, said in (
+        ("isotherm agent enable lonely", "there is no series nobody/*"),
+        ("isotherm agent enable lonely --set inputs=7 --anyway", "parameter inputs of lonely is 7"),
+        ("isotherm agent enable lonely --set size=7 --anyway", "has no parameter 'size'"),
+        ("isotherm agent enable no_such", "there is no analytic 'no_such'"),
+        ("isotherm agent disable lonely", "lonely is not enabled"),
+        ("isotherm agent new 2fast", "no name of an analytic"),
+        ("isotherm agent new lonely", "already"),
+    ):
+        ran = site.type(command)
+        assert ran.returncode == 1, command
+        assert said in ran.stderr, ran.stderr
+        assert "Traceback" not in ran.stderr
+
+
+def test_a_record_that_an_analytic_hangs_on_goes_to_rejects_and_the_others_through(site: Site) -> None:
+    site.write("hang", inputs="attic/*", line="\n    while reading.value == 13: pass")
+    site.write("beside", inputs="attic/*", factor=5)
+    site.enable("hang", "beside")
+    for value in (1, 13, 2):  # three packs
+        site.send(value, device="attic")
+    site.until(lambda: site.values("t_x5", "attic") == [5, 65, 10], seconds=5)  # who shares the pack is not held up
+    site.until(lambda: site.values("t_x2", "attic") == [2, 4], seconds=60)
+    [reject] = [one for one in site.stack.json("rejects", "list") if one["reason"] == "analytic"]
+    assert "hung" in reject["detail"]
+    for name in ("hang", "beside"):
+        assert site.type(f"isotherm agent disable {name}").returncode == 0
+
+
+def test_killed_at_any_moment_nothing_is_missing_and_nothing_twice(site: Site) -> None:
+    site.write("exact", inputs="cellar/*", factor=7)
+    site.enable("exact")
+    for number in range(200):
+        site.send(number, device="cellar")
+        if number % 40 == 20:
+            host = psutil.Process(site.stack.pid_of("agents"))
+            workers = host.children(recursive=True)
+            worker = next(one for one in workers if one.pid == site.status("exact")["pid"])
+            victims = [host, *workers] if number % 80 == 20 else [worker]
+            victims[0].send_signal(signal.SIGKILL)
+            assert psutil.wait_procs(victims, timeout=10)[1] == []  # what it has started ends with it
+            site.until(lambda dead=worker.pid: site.status("exact").get("pid", dead) != dead)  # type: ignore[misc]
+    site.until(lambda: len(site.values("t_x7", "cellar")) >= 200)
+    assert site.values("t_x7", "cellar") == [number * 7 for number in range(200)]
+    line = site.stack.json("ledger")["connectors"]["agent"]
+    assert line["accepted"] == line["stored"] + line["duplicates"] + line["in_flight"]
+    assert line["lost"] == 0
+    assert site.type("isotherm agent disable exact").returncode == 0
+
+
+def _log(site: Site) -> str:
+    return site.stack.log_of("agents")
