@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from isotherm.cli import archive, bench, capacity, decode, devices, mqtt, rejects, run, show
+from isotherm.cli import archive, bench, capacity, decode, devices, mqtt, notify, rejects, run, show
 from isotherm.errors import IsothermError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ capacity.register(app)
 app.add_typer(devices.app, name="devices")
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(mqtt.app, name="mqtt")
+app.add_typer(notify.app, name="notify")
 app.add_typer(bench.app, name="bench")
 
 
