@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import UTC, datetime
 
 from isotherm.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 
@@ -14,6 +15,15 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|m|h|d)")
 def now_us() -> int:
     """Return the current time, µs since the epoch UTC."""
     return time.time_ns() // 1000
+
+
+def iso(time: int) -> str:
+    """Write a time, µs since the epoch, as ISO 8601 in UTC.
+
+    >>> iso(1_500_000)
+    '1970-01-01T00:00:01.500Z'
+    """
+    return datetime.fromtimestamp(time / SECOND, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def duration_us(text: str) -> int:

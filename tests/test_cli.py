@@ -34,6 +34,7 @@ def isotherm(*arguments: str, directory: Path, stdin: str | None = None) -> subp
         "export",
         "import",
         "capacity",
+        "notify",
     ],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:

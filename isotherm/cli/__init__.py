@@ -6,7 +6,11 @@ import sys
 
 import typer
 
+<<<<<<< HEAD
 from isotherm.cli import agent, archive, bench, capacity, decode, devices, mqtt, rejects, run, show
+=======
+from isotherm.cli import archive, bench, capacity, decode, devices, mqtt, notify, rejects, run, show
+>>>>>>> 19b6fc735bdf9ad771e8afad583fc9e3b830d57a
 from isotherm.errors import IsothermError
 
 app = typer.Typer(
@@ -25,6 +29,7 @@ app.add_typer(devices.app, name="devices")
 app.add_typer(agent.app, name="agent")
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(mqtt.app, name="mqtt")
+app.add_typer(notify.app, name="notify")
 app.add_typer(bench.app, name="bench")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Coroutine, Iterable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 
 from isotherm import stackfile
+from isotherm.clock import iso as iso
 from isotherm.errors import Unavailable
 from isotherm.process import run_command
 from isotherm.settings import Settings
@@ -62,10 +62,6 @@ def shown(text: str) -> str:
 def as_shown(text: str) -> str:
     """Return lines of a stranger's: as they are, unless a terminal shows them."""
     return "\n".join(map(shown, text.split("\n"))) if sys.stdout.isatty() else text
-
-
-def iso(time: int) -> str:
-    return datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def ago(span: int) -> str:
