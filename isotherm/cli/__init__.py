@@ -6,11 +6,7 @@ import sys
 
 import typer
 
-<<<<<<< HEAD
-from isotherm.cli import agent, archive, bench, capacity, decode, devices, mqtt, rejects, run, show
-=======
-from isotherm.cli import archive, bench, capacity, decode, devices, mqtt, notify, rejects, run, show
->>>>>>> 19b6fc735bdf9ad771e8afad583fc9e3b830d57a
+from isotherm.cli import agent, archive, bench, capacity, decode, devices, mqtt, notify, rejects, run, show
 from isotherm.errors import IsothermError
 
 app = typer.Typer(
