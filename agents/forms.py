@@ -10,7 +10,7 @@
     def score(readings): ...                               # numpy columns → columns
 
 Keyword-only arguments with a type and a default are parameters, which can be set where the analytic is enabled. A function
-is called with readings in order of time, each newer than what it had of the series before.
+is called with readings in order of time, without those that come late or again.
 """
 
 from __future__ import annotations

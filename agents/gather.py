@@ -1,7 +1,8 @@
 """The readings that an analytic wants, out of packs: grouped by what it keeps a state for, in order, each once.
 
 Names become small numbers, its codes, the first time they are seen; from then on nothing is looked at but columns. A reading
-that is not newer than the newest of its code is left out: it is late, or sent again, and would turn time back for a state.
+that is not newer than those of its code in earlier packs is left out: it is late, or sent again, and would turn time back for
+a state. Several of one time that came in one pack all count.
 """
 
 from __future__ import annotations
@@ -119,10 +120,10 @@ def gather(packs: Sequence[Pack], codes: Codes) -> Rows:
 
 
 def in_order(rows: Rows, newest: NDArray[np.int64]) -> Rows:
-    """Return rows grouped by code, strictly ascending by time within one, without those that come late.
+    """Return rows grouped by code, ascending by time within one, without those that come late.
 
-    Which packs come together does not matter: of each code, a reading stays if it is newer than all that arrived before it,
-    within a pack in order of time.
+    Which packs come together does not matter: of each code, a reading stays if it is newer than all in the packs before its
+    own.
 
     Args:
         rows: In order of arrival.
@@ -145,21 +146,27 @@ def begins(column: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _is_fresh(rows: Rows, newest: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell of each row whether it is newer than the one before it."""
+    """Tell of each row whether it may follow the one before it: it is newer, or as old and of the same pack."""
     before = np.empty_like(rows.time)
     before[1:] = rows.time[:-1]
     first = begins(rows.code)
     before[first] = newest[rows.code[first]]
-    return rows.time > before
+    is_beside = np.zeros(len(rows), dtype=np.bool_)
+    is_beside[1:] = rows.pack[1:] == rows.pack[:-1]
+    is_beside[first] = False
+    fresh: NDArray[np.bool_] = np.where(is_beside, rows.time >= before, rows.time > before)
+    return fresh
 
 
 def _newer_than_all_before(rows: Rows, newest: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell the same of rows in order of code, pack and time, where not only the row before counts but all of earlier packs."""
     fresh = _is_fresh(rows, newest)
     first = begins(rows.code)
     ends = np.append(first[1:], len(rows))
     for run in np.unique(np.searchsorted(first, np.flatnonzero(~fresh), side="right") - 1).tolist():
         mine = slice(first[run], ends[run])
         time = rows.time[mine]
-        before = np.maximum.accumulate(np.append(newest[rows.code[first[run]]], time[:-1]))
-        fresh[mine] = time > before
+        packs = begins(rows.pack[mine])
+        before = np.maximum.accumulate(np.append(newest[rows.code[first[run]]], time))[packs]
+        fresh[mine] = time > np.repeat(before, np.diff(np.append(packs, len(time))))
     return fresh

@@ -179,7 +179,7 @@ class Runner:
         return Status(
             name=self._job.name,
             instance=self._instance.rpartition("/")[2],
-            state="running" if partitions else "starting",
+            state="running" if worker.is_located() else "starting",
             at=now_us(),
             pid=os.getpid(),
             partitions=partitions,

@@ -115,6 +115,11 @@ class Shard:
         """Offset of the first record that is not in the store, as far as it is known."""
         return self._next or 0
 
+    @property
+    def is_located(self) -> bool:
+        """Whether it is known where the store is: from then on everything that comes is applied."""
+        return self._known
+
     def doubt(self) -> None:
         """Ask the store anew where it is, before the next record: it may have fallen back while nothing came."""
         self._known = False

@@ -127,6 +127,7 @@ class Worker:
                 if await done_before(stop, self._app.start()):  # which waits for Kafka for as long as it is away
                     self._running += [
                         self._tasks.create_task(self._watch_faust(), name="faust"),
+                        self._tasks.create_task(self._open_assigned(), name="open"),
                         self._tasks.create_task(self._watch_progress(), name="progress"),
                     ]
                     while others:
@@ -147,6 +148,11 @@ class Worker:
         """Return the partitions that are ours at the moment, ascending."""
         return sorted(at.partition for at in self._assignment())
 
+    def is_located(self) -> bool:
+        """Tell whether of each of them it is known where to go on: from then on nothing that comes is missed."""
+        ours = self.partitions()
+        return bool(ours) and all(at in self._shards and self._shards[at].is_located for at in ours)
+
     def _assignment(self) -> set[TP]:
         try:
             return set(self._app.consumer.assignment())
@@ -159,6 +165,14 @@ class Worker:
             if partition not in self._queues:
                 self._open(partition)
             await self._queues[partition].put(_log_record(event))
+
+    async def _open_assigned(self) -> None:
+        """Open the partitions that are ours, also those that nothing comes on."""
+        while True:
+            for partition in self.partitions():
+                if partition not in self._shards:
+                    self._open(partition)
+            await asyncio.sleep(IDLE_SECONDS)
 
     def _open(self, partition: int) -> None:
         self._queues[partition] = asyncio.Queue(QUEUE_RECORDS)
@@ -197,8 +211,6 @@ class Worker:
             ours = self._assignment()
             self.lag = {partition: lag for partition, lag in self.lag.items() if partition in self.partitions()}
             for at in ours:
-                if at.partition not in self._shards:
-                    self._open(at.partition)
                 position = await self._position(at.partition)
                 lag = max(0, (self._app.consumer.highwater(at) or 0) - position)
                 _lag.labels(at.partition).set(lag)
@@ -209,7 +221,8 @@ class Worker:
                 elif now - since > STALL_SECONDS:
                     raise IsothermError(f"partition {at.partition} has {lag} records and stands still at {position}")
                 elif now - since < 2 * WATCH_SECONDS and position >= (await self._app.consumer.earliest_offsets(at))[at]:
-                    self._shards[at.partition].doubt()
+                    if at.partition in self._shards:
+                        self._shards[at.partition].doubt()
                     await self._app.consumer.seek(at, position)
 
     async def _position(self, partition: int) -> int:
