@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from isotherm.cli import archive, bench, capacity, decode, devices, mqtt, rejects, run, show
+from isotherm.cli import alarms, archive, bench, capacity, decode, devices, mqtt, rejects, rules, run, show
 from isotherm.errors import IsothermError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ decode.register(app)
 archive.register(app)
 capacity.register(app)
 app.add_typer(devices.app, name="devices")
+app.add_typer(rules.app, name="rules")
+app.add_typer(alarms.app, name="alarms")
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(mqtt.app, name="mqtt")
 app.add_typer(bench.app, name="bench")
