@@ -1,8 +1,8 @@
 """The readings that an analytic wants, out of packs: grouped by what it keeps a state for, in order, each once.
 
 Names become small numbers, its codes, the first time they are seen; from then on nothing is looked at but columns. A reading
-that is not newer than those of its code in earlier packs is left out: it is late, or sent again, and would turn time back for
-a state. Several of one time that came in one pack all count.
+that is not newer than those of its code in earlier packs is left out: it is late, or sent again, and would turn time back
+for a state. Several of one time that came in one pack all count.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _is_fresh(rows: Rows, newest: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _newer_than_all_before(rows: Rows, newest: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell the same of rows in order of code, pack and time, where not only the row before counts but all of earlier packs."""
+    """Tell the same of rows in order of code, pack and time, where all in earlier packs count, not only the row before."""
     fresh = _is_fresh(rows, newest)
     first = begins(rows.code)
     ends = np.append(first[1:], len(rows))

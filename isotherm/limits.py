@@ -21,6 +21,12 @@ MAX_PACK_READINGS = 10_000
 MAX_NAME_CHARS = 128
 """A device name, and a metric name."""
 
+MAX_LABEL_CHARS = 64
+"""The word or key of a device's label, and its value."""
+
+MAX_LABELS = 32
+"""Labels of one device."""
+
 MAX_DEVICE_METRICS = 10_000
 """Metrics of one device: each takes memory in the store for as long as its longest tier."""
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 
 from isotherm.errors import InvalidReading
-from isotherm.limits import MAX_NAME_CHARS
+from isotherm.limits import MAX_LABEL_CHARS, MAX_NAME_CHARS
 
 _DEVICE = re.compile(rf"[A-Za-z0-9][A-Za-z0-9\-:._]{{0,{MAX_NAME_CHARS - 1}}}")
 _METRIC = re.compile(rf"[A-Za-z0-9][A-Za-z0-9\-:._/]{{0,{MAX_NAME_CHARS - 1}}}")
+_LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9\-._]{{0,{MAX_LABEL_CHARS - 1}}}(=[A-Za-z0-9\-._]{{1,{MAX_LABEL_CHARS}}})?")
 _URN_DEV = re.compile(r"(urn:dev:[a-z]+:[^:_/]+)(?:[:_/](.*))?", re.DOTALL)
 
 DEFAULT_METRIC = "value"
@@ -28,6 +29,11 @@ def is_device_name(name: str) -> bool:
 def is_metric_name(name: str) -> bool:
     """Tell whether ``name`` may name a metric."""
     return _METRIC.fullmatch(name) is not None
+
+
+def is_label(text: str) -> bool:
+    """Tell whether ``text`` may be a label of a device: a word, or ``key=value``."""
+    return _LABEL.fullmatch(text) is not None
 
 
 def series_name(name: str, device: str | None = None) -> str:

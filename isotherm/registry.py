@@ -3,7 +3,8 @@
     | key                             | type   | content                                                     |
     |---------------------------------|--------|-------------------------------------------------------------|
     | ``iso:{registry}:devices``      | zset   | name → when it was first seen or added, µs                  |
-    | ``iso:{registry}:device:NAME``  | hash   | is_gateway, gateway, type, tokens (hashes), mosquitto (hash)|
+    | ``iso:{registry}:device:NAME``  | hash   | is_gateway, gateway, type, labels, tokens (hashes),         |
+    |                                 |        | mosquitto (hash)                                            |
     | ``iso:{registry}:version``      | string | how often the registry was changed                          |
     | ``iso:{registry}:children:NAME``| set    | the devices that a gateway may speak for                    |
     | ``iso:{registry}:token:HASH``   | string | name of the device that a token belongs to                  |
@@ -24,7 +25,8 @@ from redis.exceptions import RedisError
 
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError, Unavailable
-from isotherm.names import is_device_name
+from isotherm.limits import MAX_LABEL_CHARS, MAX_LABELS
+from isotherm.names import is_device_name, is_label
 from isotherm.store.client import Client
 
 MAX_TOKENS = 2
@@ -51,6 +53,7 @@ class Device:
         children: The devices it may speak for, if it is a gateway.
         type: What kind of device it is, or empty; a decoder of the user's may be for it.
         mosquitto: Hash of its newest token, as mosquitto keeps passwords.
+        labels: What people sort devices by: words, and ``key=value`` with one value for each key.
     """
 
     name: str
@@ -61,6 +64,11 @@ class Device:
     children: frozenset[str] = frozenset()
     type: str = ""
     mosquitto: str = ""
+    labels: frozenset[str] = frozenset()
+
+    def has_label(self, wanted: str) -> bool:
+        """Tell whether it has a label: a word, ``key=value``, or a key, whatever its value is."""
+        return wanted in self.labels or any(label.startswith(f"{wanted}=") for label in self.labels)
 
 
 class Registry:
@@ -167,6 +175,28 @@ class Registry:
         except RedisError as error:
             raise _away(error) from error
 
+    async def label(self, name: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> frozenset[str]:
+        """Give a device labels and take some from it; returns those that it has then.
+
+        Args:
+            name: The device.
+            add: Words, and ``key=value``, which takes the place of another value of the key.
+            remove: Words, ``key=value``, or a key, whatever its value is.
+
+        Raises:
+            SettingsError: there is no such device, one of ``add`` is no label, it has none of ``remove``, or too many.
+        """
+        device = await self._existing(name)
+        labels = labelled(device, add=add, remove=remove)
+        try:
+            async with self._redis.pipeline(transaction=True) as change:
+                change.hset(_device(name), mapping={"labels": " ".join(sorted(labels))})
+                change.incr(_VERSION)
+                await change.execute()
+        except RedisError as error:
+            raise _away(error) from error
+        return labels
+
     async def new_token(self, name: str) -> str:
         """Give a device a new token; of its older ones the newest stays valid.
 
@@ -230,6 +260,29 @@ class Registry:
             raise _away(error) from error
 
 
+def labelled(device: Device, *, add: Iterable[str], remove: Iterable[str]) -> frozenset[str]:
+    """Return the labels of a device after a change; see :meth:`Registry.label`."""
+    labels = set(device.labels)
+    for one in remove:
+        gone = {label for label in labels if label == one or label.startswith(f"{one}=")}
+        if not gone:
+            had = " ".join(sorted(device.labels)) or "none"
+            raise SettingsError(f"{device.name} has no label {one!r}; it has {had}")
+        labels -= gone
+    for one in add:
+        if not is_label(one):
+            raise SettingsError(
+                f"{one!r} is no label: a word or key=value, each 1–{MAX_LABEL_CHARS} of letters, digits and - . _, "
+                "the first a letter or digit"
+            )
+        key, equals, _ = one.partition("=")
+        others = {label for label in labels if not (equals and label.startswith(key + equals))}
+        labels = others | {one}
+    if len(labels) > MAX_LABELS:
+        raise SettingsError(f"{device.name} would have {len(labels)} labels, expected at most {MAX_LABELS}")
+    return frozenset(labels)
+
+
 def hash_of(token: str) -> str:
     """Return what is kept of a token: its SHA-256, hexadecimal."""
     return hashlib.sha256(token.encode()).hexdigest()
@@ -259,6 +312,7 @@ def _read(name: str, created: int, fields: Mapping[bytes, bytes], children: Iter
         frozenset(child.decode() for child in children) if is_gateway else frozenset(),
         fields.get(b"type", b"").decode(),
         fields.get(b"mosquitto", b"").decode(),
+        frozenset(fields.get(b"labels", b"").decode().split()),
     )
 
 

@@ -35,6 +35,9 @@ def isotherm(*arguments: str, directory: Path, stdin: str | None = None) -> subp
         "import",
         "capacity",
         "notify",
+        "agent",
+        "rules",
+        "alarms",
     ],
 )
 def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
@@ -43,7 +46,9 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     assert "Usage" in shown.stdout
 
 
-@pytest.mark.parametrize("command", [("devices",), ("query", "a", "b"), ("ledger",), ("tail",), ("export", "x.csv")])
+@pytest.mark.parametrize(
+    "command", [("devices",), ("query", "a", "b"), ("ledger",), ("tail",), ("export", "x.csv"), ("alarms",)]
+)
 def test_without_a_stack_it_says_how_to_start_one(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

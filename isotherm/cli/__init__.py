@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from isotherm.cli import agent, archive, bench, capacity, decode, devices, mqtt, notify, rejects, run, show
+from isotherm.cli import (
+    agent,
+    alarms,
+    archive,
+    bench,
+    capacity,
+    decode,
+    devices,
+    mqtt,
+    notify,
+    rejects,
+    rules,
+    run,
+    show,
+)
 from isotherm.errors import IsothermError
 
 app = typer.Typer(
@@ -23,6 +37,8 @@ archive.register(app)
 capacity.register(app)
 app.add_typer(devices.app, name="devices")
 app.add_typer(agent.app, name="agent")
+app.add_typer(rules.app, name="rules")
+app.add_typer(alarms.app, name="alarms")
 app.add_typer(rejects.app, name="rejects")
 app.add_typer(mqtt.app, name="mqtt")
 app.add_typer(notify.app, name="notify")

@@ -28,11 +28,13 @@ def devices(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = 
         return
     settings = Settings.load(data_dir=data_dir)
 
-    async def read() -> list[Latest]:
+    async def read() -> tuple[list[Latest], dict[str, list[str]]]:
         async with client.connected(settings) as redis:
-            return await Reader(redis, settings.partitions).latest()
+            registered = await Registry(redis).all() if as_json else []
+            labels = {device.name: sorted(device.labels) for device in registered}
+            return await Reader(redis, settings.partitions).latest(), labels
 
-    rows = run(settings, read())
+    rows, labels = run(settings, read())
     if as_json:
         print_json(
             [
@@ -43,6 +45,7 @@ def devices(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = 
                     "unit": row.unit,
                     "time": iso(row.time),
                     "received_at": iso(row.received_at),
+                    "labels": labels.get(row.device, []),
                 }
                 for row in rows
             ]
@@ -75,6 +78,52 @@ def add(
 
     run(settings, enter())
     print(f"registered {', '.join(names)}" + (f" via {via}" if via else "") + "; a token: isotherm devices token NAME")
+
+
+# A label may begin with an h, so -h is none of its options.
+@app.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+def label(
+    name: Name,
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="+WORD or +KEY=VALUE gives it a label, -WORD or -KEY takes one.")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change the labels of a device, and print them: isotherm devices label kitchen +floor=3 -old.
+
+    A label is a word or KEY=VALUE; a key has one value, a new one takes the place of the old.
+    """
+    settings = Settings.load(data_dir=data_dir)
+    add, remove = _changes(changes or [])
+
+    async def change() -> frozenset[str]:
+        async with client.connected(settings) as redis:
+            registry = Registry(redis)
+            if changes:
+                return await registry.label(name, add=add, remove=remove)
+            device = await registry.get(name)
+            if device is None:
+                raise IsothermError(f"there is no device {name!r}; see: isotherm devices list")
+            return device.labels
+
+    labels = sorted(run(settings, change()))
+    if as_json:
+        print_json({"device": name, "labels": labels})
+    else:
+        print(f"{name}: {' '.join(labels) or 'no labels'}")
+
+
+def _changes(texts: list[str]) -> tuple[list[str], list[str]]:
+    """Return the labels to add and those to remove.
+
+    Raises:
+        BadParameter: one says neither.
+    """
+    for text in texts:
+        if text[0:1] not in ("+", "-") or not text[1:]:
+            raise typer.BadParameter(f"{text!r}, expected +LABEL to add one or -LABEL to remove one")
+    return [text[1:] for text in texts if text[0] == "+"], [text[1:] for text in texts if text[0] == "-"]
 
 
 @app.command()
@@ -115,7 +164,7 @@ def remove(names: Names, data_dir: DataDir = None) -> None:
 
 @app.command()
 def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show one device: its newest values, its attributes, its type, its gateway and how many tokens it has."""
+    """Show one device: its newest values, its attributes, its type, labels and gateway, and how many tokens it has."""
     settings = Settings.load(data_dir=data_dir)
 
     async def read() -> tuple[Device | None, list[Latest], list[Any]]:
@@ -134,6 +183,7 @@ def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
             {
                 "device": name,
                 "type": device.type or None,
+                "labels": sorted(device.labels),
                 "is_gateway": device.is_gateway,
                 "gateway": device.gateway or None,
                 "children": sorted(device.children),
@@ -144,6 +194,7 @@ def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
         )
         return
     notes = [f", a {device.type}"] * bool(device.type) + [f", via {device.gateway}"] * bool(device.gateway)
+    notes += [f", labelled {' '.join(sorted(device.labels))}"] * bool(device.labels)
     print(f"{name}: {len(device.tokens)} tokens" + "".join(notes))
     if device.is_gateway:
         print(f"  a gateway for {', '.join(sorted(device.children)) or 'no device yet'}")
@@ -153,19 +204,25 @@ def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 
 @app.command("list")
-def list_registered(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def list_registered(
+    label: Annotated[str, typer.Option(help="Only those with this label: a word, a key, or KEY=VALUE.")] = "",
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
     """List the names of all registered devices, also those that have sent nothing."""
     settings = Settings.load(data_dir=data_dir)
 
     async def read() -> list[str]:
         async with client.connected(settings) as redis:
-            return await Registry(redis).names()
+            registry = Registry(redis)
+            return [one.name for one in await registry.all() if one.has_label(label)] if label else await registry.names()
 
     names = run(settings, read())
     if as_json:
         print_json(names)
     else:
-        print("\n".join(names) or "no device is registered; try: isotherm devices add NAME")
+        none = f"no device has the label {label}" if label else "no device is registered; try: isotherm devices add NAME"
+        print("\n".join(names) or none)
 
 
 async def register_fleet(settings: Settings, gateway: str, names: list[str]) -> str:

@@ -22,6 +22,7 @@ write it atomically.
     | ``iso:{p}:agent:NAME``                  | hash   | an analytic's progress and outbox, see ``analytic`` |
     | ``iso:{p}:agent:NAME:state``            | hash   | key → row of its state                              |
     | ``iso:{p}:agent:NAME:numbers``          | hash   | derived series → the next reading's number          |
+    | ``iso:{p}:alarms:marks``                | hash   | what people did to alarms, see ``isotherm.alarms``  |
     | ``iso:{p}:events``                      | stream | the newest events, JSON                             |
     | ``iso:{p}:live``                        | channel| a message after each commit                         |
     | ``iso:connector:PROTOCOL/INSTANCE``     | hash   | the ledger's near end, see ``isotherm.ledger``      |
@@ -210,6 +211,11 @@ def state_key(partition: int, name: str) -> str:
 def numbers_key(partition: int, name: str) -> str:
     """Return the key of the numbers of an analytic's derived readings."""
     return f"iso:{{{partition}}}:agent:{name}:numbers"
+
+
+def marks_key(partition: int) -> str:
+    """Return the key of what people did to alarms."""
+    return f"iso:{{{partition}}}:alarms:marks"
 
 
 def events_key(partition: int) -> str:

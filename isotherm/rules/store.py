@@ -1,0 +1,134 @@
+"""The rules in the store.
+
+| key                              | type   | content                             |
+|----------------------------------|--------|-------------------------------------|
+| ``iso:{registry}:rules``         | hash   | id → the rule, JSON                 |
+| ``iso:{registry}:rules:version`` | string | how often any of them was changed   |
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from isotherm.errors import SettingsError
+from isotherm.rules.rule import Rule
+from isotherm.store.client import Client
+from isotherm.store.reader import answering
+
+MAX_RULES = 10_000
+
+_RULES = "iso:{registry}:rules"
+_VERSION = "iso:{registry}:rules:version"
+
+
+class Rules:
+    """Reads and changes the rules. Every method raises Unavailable when the store does not answer."""
+
+    def __init__(self, redis: Client) -> None:
+        self._redis = redis
+
+    async def version(self) -> int:
+        """Return a number that grows with every change of a rule."""
+        with answering():
+            return int(await self._redis.get(_VERSION) or 0)
+
+    async def all(self) -> list[Rule]:
+        """Return every rule, ascending by id.
+
+        Raises:
+            SettingsError: what is kept under an id is no rule of this version.
+        """
+        with answering():
+            kept = await self._redis.hgetall(_RULES)
+        return [_read(id, kept[id]) for id in sorted(kept)]
+
+    async def usable(self) -> tuple[list[Rule], list[str]]:
+        """Return the rules that can be evaluated, ascending by id, and what is wrong with the others."""
+        with answering():
+            kept = await self._redis.hgetall(_RULES)
+        rules, errors = [], []
+        for id in sorted(kept):
+            try:
+                rules.append(_read(id, kept[id]))
+            except SettingsError as error:
+                errors.append(str(error))
+        return rules, errors
+
+    async def get(self, id: str) -> Rule:
+        """Return a rule.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        with answering():
+            kept = await self._redis.hget(_RULES, id)
+        if kept is None:
+            raise SettingsError(f"there is no rule {id!r}; see: isotherm rules list")
+        return _read(id.encode(), kept)
+
+    async def add(self, rule: Rule) -> None:
+        """Keep a new rule.
+
+        Raises:
+            SettingsError: there is one with its id, or there are MAX_RULES.
+        """
+        with answering():
+            async with self._redis.pipeline(transaction=True) as change:
+                change.hlen(_RULES)
+                change.hexists(_RULES, rule.id)
+                count, exists = await change.execute()
+        if not exists and count >= MAX_RULES:
+            raise SettingsError(
+                f"there are {count:,} rules, expected at most {MAX_RULES:,}; one with a pattern may do for many"
+            )
+        with answering():
+            async with self._redis.pipeline(transaction=True) as change:
+                change.hsetnx(_RULES, rule.id, rule.to_json())
+                change.incr(_VERSION)
+                added, _ = await change.execute()
+        if not added:
+            raise SettingsError(f"there is a rule {rule.id!r} already; choose another id, or replace it: --replace")
+
+    async def replace(self, rule: Rule) -> None:
+        """Keep a rule in the place of the one with its id.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        await self.get(rule.id)
+        with answering():
+            async with self._redis.pipeline(transaction=True) as change:
+                change.hset(_RULES, rule.id, rule.to_json())
+                change.incr(_VERSION)
+                await change.execute()
+
+    async def enable(self, id: str, enabled: bool = True) -> None:
+        """Have a rule evaluated, or not.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        rule = await self.get(id)
+        if rule.enabled != enabled:
+            await self.replace(msgspec.structs.replace(rule, enabled=enabled))
+
+    async def remove(self, id: str) -> None:
+        """Forget a rule; its alarms are cleared.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        with answering():
+            async with self._redis.pipeline(transaction=True) as change:
+                change.hdel(_RULES, id)
+                change.incr(_VERSION)
+                gone, _ = await change.execute()
+        if not gone:
+            raise SettingsError(f"there is no rule {id!r}; see: isotherm rules list")
+
+
+def _read(id: bytes, kept: bytes) -> Rule:
+    try:
+        return Rule.from_json(kept)
+    except SettingsError as error:
+        raise SettingsError(f"the store's rule {id.decode()!r} cannot be used, remove or replace it: {error}") from error
