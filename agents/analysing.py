@@ -12,7 +12,6 @@ An engine that raises is put back to where it was, and gets the packs one by one
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableSequence, Sequence
@@ -21,14 +20,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agents.engine import Engine, Failure, Outputs
+from agents.keeping import Keeper
 from agents.numbering import Numbering
-from agents.shard import LogRecord, until_available
+from agents.shard import LogRecord
 from isotherm.clock import now_us
 from isotherm.errors import AnalyticFailed
 from isotherm.logs import Throttle
 from isotherm.pack import MalformedPack, Pack
 from isotherm.rejects import Rejected, RejectRecord
-from isotherm.store.analytic import AnalyticStore, Commit, Held, Outgoing
+from isotherm.store.analytic import AnalyticStore, Outgoing
 from isotherm.store.writer import Conflict, Progress
 from isotherm.topics import EVENTS, READINGS, REJECTS
 
@@ -97,6 +97,7 @@ class Analysing:
         end: Callable[[], Awaitable[int]],
         meter: Meter,
         suspicion: Suspicion,
+        prepare: Callable[[Engine], None] = lambda _: None,
     ) -> None:
         """Prepare.
 
@@ -110,21 +111,20 @@ class Analysing:
             end: Tells where the log ends: there an analytic begins that was never there before.
             meter: Is told what is done.
             suspicion: Which records to be careful with.
+            prepare: Tells an engine that was loaded what else it has to know.
         """
         self.engine = engine
         self._partition = partition
         self._name = name
         self._connector = connector
-        self._store = store
+        self._keeper = Keeper(partition, store)
+        self._prepare = prepare
         self._deliver = deliver
         self._end = end
         self._meter = meter
         self._suspicion = suspicion
         self._throttle = Throttle()
-        self._held = Held()
         self._numbering = Numbering({}, connector)
-        self._rows: dict[str, bytes | None] = {}  # of the state: not committed yet; None is gone
-        self._progress: Progress | None = None
         self._waits_since: float | None = None
         self._ticked_at = 0.0
         self._failures = 0
@@ -133,28 +133,27 @@ class Analysing:
     @property
     def key(self) -> str:
         """The key of the progress."""
-        return self._store.key(self._partition)
+        return self._keeper.key
 
     async def progress(self) -> Progress | None:
         """Read everything from the store, deliver what its last owner may not have, and return how far it is."""
-        held = await self._load()
+        rows = await self._keeper.load()
+        held = self._keeper.held
+        self._waits_since = None
+        self._numbering = Numbering(held.numbers, self._connector)
+        self._load(rows)
         if not held.version:
-            self._progress = Progress(await self._end(), "")
-            if not await self._commit([], []):
+            self._keeper.progress = Progress(await self._end(), "")
+            if not await self._keeper.commit():
                 return await self.progress()
         if held.version != self._delivered:
             await self._deliver(self._partition, held.outbox)
             self._delivered = held.version
-        return self._progress
+        return self._keeper.progress
 
-    async def _load(self) -> Held:
-        held = await until_available(lambda: self._store.load(self._partition))
-        self._held, self._progress = held, held.progress
-        self._rows, self._waits_since = {}, None
-        self._numbering = Numbering(held.numbers, self._connector)
-        self.engine.load(held.rows)
-        held.rows = {}  # they are the engine's now
-        return held
+    def _load(self, rows: Mapping[str, bytes]) -> None:
+        self.engine.load(rows)
+        self._prepare(self.engine)
 
     async def apply(self, records: Sequence[LogRecord], expected: int | None) -> int | Conflict:
         """Take in records."""
@@ -175,7 +174,7 @@ class Analysing:
             await self._run_from(some, outputs)
         self._meter.packs += len(packs)
         self._meter.readings += (count := sum(len(pack.time) for _, pack in packs))
-        self._progress = Progress(records[-1].offset + 1, records[-1].mark)
+        self._keeper.progress = Progress(records[-1].offset + 1, records[-1].mark)
         return count if await self._keep(outputs) else await self._overtaken()
 
     async def rest(self, is_caught_up: bool) -> Conflict | None:
@@ -231,60 +230,30 @@ class Analysing:
                 await self._put_back()
             else:
                 outputs.add(made)
-                self._take_changes()
+                self._keeper.take(self.engine.changes())
                 self._failures = 0
 
     async def _put_back(self) -> None:
         """Let the engine begin again at the last state that is known to be good."""
-        held = await until_available(lambda: self._store.load(self._partition))
-        rows: dict[str, bytes] = held.rows
-        for key, row in self._rows.items():
-            if row is None:
-                rows.pop(key, None)
-            else:
-                rows[key] = row
-        self.engine.load(rows)
-
-    def _take_changes(self) -> None:
-        changes = self.engine.changes()
-        self._rows |= changes.rows
-        self._rows |= dict.fromkeys(changes.gone)
+        self._load(await self._keeper.rows())
 
     async def _keep(self, outputs: Outputs) -> bool:
         """Commit what came of records, or of time, and deliver it; False when the store is elsewhere."""
-        self._take_changes()
+        self._keeper.take(self.engine.changes())
         now = time.monotonic()
         if self._waits_since is None:
             self._waits_since = now
         if not outputs and now - self._waits_since < COMMIT_SECONDS:
             return True
-        if not outputs and not self._rows and self._progress == self._held.progress:
+        if not outputs and not self._keeper.has_news:
             return True
         outgoing, events = self._outgoing(outputs)
-        if not await self._commit(outgoing, events):
+        if not await self._keeper.commit(outgoing, events, self._numbering.changes()):
             return False
+        self._waits_since = None
         await self._deliver(self._partition, outgoing)
-        self._delivered = self._held.version
+        self._delivered = self._keeper.held.version
         return True
-
-    async def _commit(self, outgoing: Sequence[Outgoing], events: Sequence[bytes]) -> bool:
-        commit = Commit(
-            progress=self._progress,
-            outbox=outgoing,
-            next_event=self._held.next_event,
-            rows={key: row for key, row in self._rows.items() if row is not None},
-            gone=[key for key, row in self._rows.items() if row is None],
-            numbers=self._numbering.changes(),
-            events=events,
-        )
-        expected, version = self._held.version, secrets.token_hex(8)
-        is_written = await until_available(
-            lambda: self._store.commit(self._partition, commit, expected=expected, version=version)
-        )
-        if is_written:
-            self._held.version, self._held.progress = version, self._progress
-            self._rows, self._waits_since = {}, None
-        return is_written
 
     def _outgoing(self, outputs: Outputs) -> tuple[list[Outgoing], list[bytes]]:
         """Return the records for Kafka, and the events among them; everything is numbered."""
@@ -293,10 +262,10 @@ class Analysing:
         for pack in self._numbering.packs(outputs.derived, now):
             self._meter.made += len(pack)
             outgoing.append(Outgoing(READINGS.name, "", pack.to_ipc(), len(pack)))
-        source, events = f"{self._name}/{self._partition}/{self._held.born:x}", []
+        source, events = f"{self._name}/{self._partition}/{self._keeper.held.born:x}", []
         for event in outputs.events:
-            numbered = msgspec.structs.replace(event, source=source, number=self._held.next_event)
-            self._held.next_event += 1
+            numbered = msgspec.structs.replace(event, source=source, number=self._keeper.held.next_event)
+            self._keeper.held.next_event += 1
             events.append(numbered.to_json())
             outgoing.append(Outgoing(EVENTS.name, event.device, events[-1]))
         self._meter.events += len(events)

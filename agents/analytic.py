@@ -11,9 +11,12 @@ from typing import Annotated, Any, Protocol, get_type_hints
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from agents.engine import Engine
+from agents.plan import Plan, Site, World
 from isotherm.clock import duration_us
 from isotherm.errors import SettingsError
 from isotherm.names import is_metric_name
+from isotherm.settings import Settings
+from isotherm.store.client import Client
 
 Parameters = Mapping[str, Any]
 
@@ -47,7 +50,8 @@ class Analytic:
         inputs: Parameters → patterns of the series it reads.
         outputs: Parameters → metric it makes → unit; ``{metric}`` stands for the metric of the reading that it came from.
         is_order_insensitive: The order in which readings arrive does not matter to it.
-        needs_directory: Its engines want to know the rules and the devices.
+        world: Makes what its engines have to know beside readings, if there is something.
+        plan: Makes what is done instead of bringing readings through engines.
     """
 
     name: str
@@ -57,7 +61,8 @@ class Analytic:
     inputs: Callable[[Any], Sequence[str]]
     outputs: Callable[[Any], Mapping[str, str]] = field(default=lambda _: {})
     is_order_insensitive: bool = False
-    needs_directory: bool = False
+    world: Callable[[Settings, Client], World] | None = None
+    plan: Callable[[Site], Plan] | None = None
 
     def parameters(self, given: Parameters) -> BaseModel:
         """Return checked parameters.

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from agents import faust_mend, loader
-from agents.analysing import Analysing, Meter, Suspicion
+from agents.analysing import Meter, Suspicion
 from agents.analytic import Analytic
-from agents.shard import Log
+from agents.plan import EnginePlan, Plan, Site
 from agents.worker import Worker
 from isotherm import kafka, ledger
 from isotherm.analytics import FRESH_US, Analytics, Status
@@ -121,39 +121,36 @@ class Runner:
     ) -> None:
         self._settings = settings
         self._job = job
-        self._analytic = analytic
-        self._parameters = parameters
         self._redis = redis
         self._producer = producer
         self._log_id = log_id
-        self._suspicion = suspicion
         self._instance = ledger.instance_of(f"agent/{job.name}")
         self._account = ledger.Account()
         self._meter = Meter()
         self._store = AnalyticStore(redis, job.name, log_id)
+        site = Site(
+            job.name,
+            self._instance,
+            parameters,
+            settings,
+            redis,
+            self._store,
+            self._deliver,
+            self._meter,
+            suspicion,
+        )
+        self._plan: Plan = analytic.plan(site) if analytic.plan else EnginePlan(analytic, site)
 
     async def run(self, stop: asyncio.Event, beat: Beat) -> None:
         """Work until ``stop`` is set."""
-        worker = Worker(self._settings, self._job.name, READINGS, self._open, self._store.progress)
+        await self._plan.begin()
+        worker = Worker(self._settings, self._job.name, self._plan.topic, self._plan.open, self._store.progress)
         async with ledger.reported(self._redis, self._instance, self._log_id, self._account):
             try:
-                await worker.run(stop, self._keep_reporting(worker, beat))
+                await worker.run(stop, self._keep_reporting(worker, beat), *self._plan.beside())
             finally:
                 with contextlib.suppress(Unavailable):
                     await Analytics(self._redis).retract(self._status(worker, 1.0, self._meter))
-
-    def _open(self, partition: int, log: Log) -> Analysing:
-        return Analysing(
-            partition,
-            self._job.name,
-            self._instance,
-            self._analytic.build(self._job.name, self._parameters),
-            self._store,
-            self._deliver,
-            log.end,
-            self._meter,
-            self._suspicion,
-        )
 
     async def _deliver(self, partition: int, outgoing: Sequence[Outgoing]) -> None:
         for topic, key, value, readings in outgoing:
@@ -182,6 +179,7 @@ class Runner:
             state="running" if worker.is_located() else "starting",
             at=now_us(),
             pid=os.getpid(),
+            topic=self._plan.topic.name,
             partitions=partitions,
             lag=sum(worker.lag.values()),
             packs=(meter.packs - before.packs) / max(seconds, 1e-3),

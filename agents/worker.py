@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ MAX_REST_SECONDS = 0.2
 IDLE_SECONDS = 0.25
 """How often a sink hears that time has passed."""
 
+ASK_SECONDS = 1.0
 STALL_SECONDS = 60.0
 WATCH_SECONDS = 3.0
 STOP_SECONDS = 3.0
@@ -106,6 +108,8 @@ class Worker:
         self._progress = progress
         self._shards: dict[int, Shard] = {}
         self._queues: dict[int, asyncio.Queue[LogRecord]] = {}
+        self._ends: dict[TP, int] = {}
+        self._asked_at = -math.inf
         self.lag: dict[int, int] = {}
         """Partition → records that are not applied yet, of those that are ours."""
         self._running: list[asyncio.Task[None]] = []  # records may come before the start has returned
@@ -128,6 +132,7 @@ class Worker:
                     self._running += [
                         self._tasks.create_task(self._watch_faust(), name="faust"),
                         self._tasks.create_task(self._open_assigned(), name="open"),
+                        self._tasks.create_task(self._ask_for_ends(), name="ends"),
                         self._tasks.create_task(self._watch_progress(), name="progress"),
                     ]
                     while others:
@@ -189,10 +194,26 @@ class Worker:
             began = time.monotonic()
             applied.inc(await shard.apply(batch) if batch else 0)
             if began - idle_at >= IDLE_SECONDS and at in self._assignment():
-                await shard.rest(self._app.consumer.highwater(at) if queue.empty() else None)
+                await shard.rest(self._end(at) if queue.empty() else None)
                 idle_at = began
             # The more there is to do, the longer a commit takes, and the more records shall share the next one.
             await asyncio.sleep(min(REST * (time.monotonic() - began), MAX_REST_SECONDS))
+
+    async def _ask_for_ends(self) -> None:
+        """Keep asking where the log ends: as long as Kafka does not answer, nobody is caught up."""
+        while True:
+            ours = self._assignment()
+            try:
+                async with asyncio.timeout(ASK_SECONDS):
+                    self._ends = await self._app.consumer.highwaters(*ours) if ours else {}
+                self._asked_at = time.monotonic()
+            except (*kafka.AWAY, ConsumerNotStarted) as error:
+                log.debug("Kafka does not say where the log ends: %r", error)
+            await asyncio.sleep(ASK_SECONDS)
+
+    def _end(self, at: TP) -> int | None:
+        """Return where a partition ends, as Kafka said a moment ago, or None."""
+        return self._ends.get(at) if time.monotonic() - self._asked_at < 3 * ASK_SECONDS else None
 
     async def _watch_faust(self) -> None:
         await self._app.wait_until_stopped()

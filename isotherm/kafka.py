@@ -42,6 +42,9 @@ CONNECT_SECONDS = 10.0
 STOP_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 
+AWAY = (KafkaError, TimeoutError, OSError)
+"""What a client raises while Kafka is away."""
+
 _SEQUENCE_LOST = (OutOfOrderSequenceNumber, InvalidProducerEpoch, InvalidProducerIdMapping, ProducerFenced)
 """The broker and the producer disagree for good on which record comes next: only a new producer can go on."""
 
@@ -94,7 +97,7 @@ class Producer:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await producer.start()
-        except (KafkaError, TimeoutError, OSError) as error:
+        except AWAY as error:
             await _bounded_stop(producer.stop())
             raise _unavailable(self._settings, error) from error
         return producer
@@ -186,7 +189,7 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         async with asyncio.timeout(CONNECT_SECONDS):
             await client.start()
         yield client
-    except (KafkaError, TimeoutError, OSError) as error:
+    except AWAY as error:
         raise _unavailable(settings, error) from error
     finally:
         await _bounded_stop(client.close())
@@ -250,7 +253,7 @@ class Reader:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await consumer.start()
-        except (KafkaError, TimeoutError, OSError) as error:
+        except AWAY as error:
             await _bounded_stop(consumer.stop())
             raise _unavailable(self._settings, error) from error
         self._consumer = consumer

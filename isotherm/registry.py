@@ -117,6 +117,13 @@ class Registry:
             raise _away(error) from error
         return found
 
+    async def count(self) -> int:
+        """Return how many devices there are."""
+        try:
+            return int(await self._redis.zcard(_DEVICES))
+        except RedisError as error:
+            raise _away(error) from error
+
     async def version(self) -> int:
         """Return a number that grows when what is said of any device changes."""
         try:

@@ -179,7 +179,7 @@ class Router:
             raise RuntimeError("a router was given events before it was told which channels there are: call refresh() first")
         touched: set[tuple[str, str]] = set()
         for event in events:
-            if not self._is_new(event, now) or event.alarm in self._shelved:
+            if not self._is_new(event, now) or event.alarm in self._shelved or event.rule in self._shelved:
                 continue
             for channel in self._channels.values():
                 if passes(channel, event):

@@ -121,6 +121,17 @@ class Alarms:
         shown = (one for one in found if not _is_over(one, now))
         return sorted(shown, key=lambda one: (-one.row.since, one.row.key))
 
+    async def shelved(self, now: int) -> set[str]:
+        """Return the keys of the alarms, and the ids of the rules, that are shelved."""
+        found = set()
+        for partition in range(self._partitions):
+            with answering():
+                marks = await self._redis.hgetall(layout.marks_key(partition))
+            for name, mark in marks.items():
+                if name.startswith(_SHELF.encode()) and msgspec.msgpack.decode(mark, type=Shelf).until > now:
+                    found.add(name.decode().removeprefix(_SHELF))
+        return found
+
     async def get(self, key: str, *, now: int | None = None) -> Alarm:
         """Return one alarm.
 

@@ -161,6 +161,19 @@ class Reader:
                 found += (_latest(series, record, units.get(series, b"")) for series, record in values.items())
         return sorted(found, key=lambda one: (one.device, one.metric))
 
+    async def units(self) -> dict[str, str]:
+        """Return series → unit, where it is known.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        found: dict[str, str] = {}
+        with answering():
+            for partition in range(self._partitions):
+                held = await self._redis.hgetall(layout.units_key(partition))
+                found |= {series.decode(): unit.decode() for series, unit in held.items()}
+        return found
+
     async def attributes(self, device: str) -> list[Attribute]:
         """Return the string values of a device, ascending by name.
 
