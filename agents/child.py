@@ -13,7 +13,7 @@ from agents import runner
 from agents.runner import Job
 from isotherm import logs
 from isotherm.errors import IsothermError, SettingsError
-from isotherm.process import die_with_parent, run_process, stop_signal
+from isotherm.process import die_with_parent, run_process, set_name, stop_signal
 from isotherm.settings import Settings
 
 EXIT_SETTINGS = 2
@@ -33,6 +33,7 @@ def main(job: Job, settings: Settings, pipe: Connection, at: MutableSequence[int
     the error that ended it, if one did.
     """
     die_with_parent(signal.SIGKILL)
+    set_name(job.name)
     logs.configure(settings, job.name)
 
     async def work() -> None:

@@ -144,6 +144,35 @@ def neighbours(
 
 
 @app.command()
+def agents(
+    names: Annotated[list[str] | None, typer.Argument(help="Analytics that run beside downsample.")] = None,
+    rules: Annotated[int, typer.Option(help="Rules of alarms, over all devices.", min=0)] = 10_000,
+    devices: Annotated[int, typer.Option(help="Devices that send.", min=1)] = 2_000,
+    rate: Annotated[int, typer.Option(help="Readings a second.", min=1)] = 50_000,
+    seconds: Annotated[float, typer.Option(help="How long.", min=1)] = 20.0,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what analytics cost beside the worker that stores: CPU µs a reading of each process, at a steady rate."""
+    from isotherm.cli.bench_agents import enabled, ruled
+
+    chosen = names or ["presence", "alarms", "anomaly"]
+
+    async def measure(settings: Settings, supervisor: int) -> dict[str, Any]:
+        async with enabled(settings, chosen), ruled(settings, rules, devices):
+            bench = _Bench(settings, supervisor, "tcp")
+            await bench.steady(rate, devices, SETTLE_SECONDS)
+            return await bench.steady(rate, devices, seconds)
+
+    figures: dict[str, Any] = {"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2), "rules": rules}
+    with _stack(Settings.load(data_dir=data_dir)) as (settings, supervisor):
+        figures |= asyncio.run(measure(settings, supervisor))
+    parts = figures["cpu_us_by_part"]
+    figures["analytics_to_downsample"] = round(sum(parts.get(name, 0.0) for name in chosen) / parts["worker"], 2)
+    _print(figures, as_json)
+
+
+@app.command()
 def store(as_json: AsJson = False) -> None:
     """Measure the series store by itself, on a Valkey of its own: memory a row, queries, commits, sealing."""
     from isotherm.cli.bench_store import measure
@@ -323,6 +352,29 @@ class _Bench:
             "rate_per_s": round(load.result() / took),
             "latency_ms": _percentiles(waits),
             "probes": len(waits),
+        }
+
+    async def steady(self, rate: int, devices: int, seconds: float) -> dict[str, Any]:
+        """Send at a steady rate, wait until all are in the store, and see what each part has used."""
+        from simulator.load import keep_rate
+
+        log_id = await kafka.cluster_id(self._settings)
+        before = await self._stored(log_id)
+        cpu, began, stop = _cpu(self._processes), time.monotonic(), asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            load = tasks.create_task(keep_rate(self._link, *self._address, rate, devices, stop))
+            await asyncio.sleep(seconds)
+            stop.set()
+        sent, took = load.result(), time.monotonic() - began
+        async with asyncio.timeout(STORED_SECONDS):
+            while await self._stored(log_id) < before + sent:  # noqa: ASYNC110
+                await asyncio.sleep(PROBE_SECONDS)  # another process's progress: there is no event to wait for
+        spent = {name: used - cpu.get(name, 0.0) for name, used in _cpu(self._processes).items()}
+        return {
+            "devices": devices,
+            "rate_per_s": round(sent / took),
+            "cpu_us_per_reading": round(sum(spent.values()) / sent * 1e6, 3),
+            "cpu_us_by_part": {name: round(used / sent * 1e6, 3) for name, used in sorted(spent.items()) if used > 0},
         }
 
     async def weigh(self, count: int) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -83,6 +85,41 @@ class Site:
         while not what():
             assert time.monotonic() < deadline, (self.stack.data_dir / "logs/agents.log").read_text()[-3000:]
             time.sleep(0.3)
+
+
+class Webhook:
+    """A far end that takes what it is sent, each key once."""
+
+    def __init__(self) -> None:
+        taken = self._taken = dict[str, dict[str, Any]]()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                taken[self.headers["Idempotency-Key"]] = json.loads(body)
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/alarms"
+
+    def alarms(self) -> list[str]:
+        """Return the alarms that were told of, one for each time."""
+        return [told["alarm"] for delivery in list(self._taken.values()) for told in delivery["messages"]]
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    hook = Webhook()
+    thread = threading.Thread(target=hook.server.serve_forever)
+    thread.start()
+    yield hook
+    hook.server.shutdown()
+    thread.join()
+    hook.server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +243,31 @@ def test_killed_at_any_moment_nothing_is_missing_and_nothing_twice(site: Site) -
     assert line["accepted"] == line["stored"] + line["duplicates"] + line["in_flight"]
     assert line["lost"] == 0
     assert site.type("isotherm agent disable exact").returncode == 0
+
+
+def test_killed_while_alarms_fire_each_is_raised_once_and_told_once(site: Site, webhook: Webhook) -> None:
+    assert site.type(f"isotherm notify add hook --webhook {webhook.url} --severity major").returncode == 0
+    rule = "isotherm rules add hot --metric t --above 100 --hysteresis 10 --devices 'oven-*' --severity major --anyway"
+    assert site.type(rule).returncode == 0
+    site.until(lambda: site.status("alarms").get("state") == site.status("notifications").get("state") == "running")
+    for number in range(60):
+        site.send(50, 150, device=f"oven-{number}")
+        if number in (15, 40):
+            os.kill(site.stack.pid_of("agents"), signal.SIGKILL)
+        if number == 25:
+            os.kill(site.status("alarms").get("pid") or site.stack.pid_of("agents"), signal.SIGKILL)
+    expected = {f"hot/oven-{number}/t" for number in range(60)}
+    site.until(lambda: {alarm["alarm"] for alarm in site.stack.json("alarms") if alarm["rule"] == "hot"} == expected)
+    site.until(lambda: set(webhook.alarms()) == expected, seconds=60)
+    assert sorted(webhook.alarms()) == sorted(expected)
+    events = [
+        json.loads(line)
+        for line in site.stack.run("tail", "events", "--json", "--no-follow", "--last", "10000").stdout.splitlines()
+    ]
+    raised = {(one["source"], one.get("number", 0)): one["alarm"] for one in events if one["kind"] == "alarm.raised"}
+    assert sorted(alarm for alarm in raised.values() if alarm.startswith("hot/")) == sorted(expected)
+    assert site.type("isotherm rules remove hot").returncode == 0
+    assert site.type("isotherm notify remove hook").returncode == 0
 
 
 def _log(site: Site) -> str:
