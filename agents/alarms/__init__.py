@@ -3,8 +3,9 @@
 Each rule watches each series, or device, that it is about: a *watch*. A watch has a state only while something is the
 matter, or was lately; that is a row of the table of alarms (isotherm.alarms.row).
 
-Time is that of the readings. Of a series a reading counts when it is newer than all before it; late and repeated ones
-neither raise nor clear. What has to be held (``hold``, ``clear_after``) is also held while nothing comes, by the clock.
+Time is that of the readings. Of a series a reading counts when it is newer than all that came in earlier packs, and not
+older than those before it in its own; late and repeated ones neither raise nor clear. What has to be held (``hold``,
+``clear_after``) is also held while nothing comes, by the clock.
 
 What survives a restart: every alarm, what is being held, and of both the newest readings they looked at. Forgotten are which
 reading was the newest of a series that was in order, the readings in the window of a rate, and the values of an expression

@@ -103,7 +103,7 @@ class Arrived:
 
 @dataclass(slots=True)
 class Readings:
-    """Readings that are newer than all before them, sorted by series, and in the order of arrival within each.
+    """Readings that are newer than all in earlier packs and not older than those before them in their own, sorted by series, and in the order of arrival within each.
 
     Attributes:
         series: Numbers, ascending, shape (k,).
@@ -127,18 +127,19 @@ def gather(packs: Sequence[Pack], known: Series) -> tuple[Arrived, Readings]:
     )
     time = np.concatenate([pack.time for pack in packs])
     value = np.concatenate([pack.value for pack in packs])
-    received = np.repeat([pack.received_at for pack in packs], [len(pack.value) for pack in packs])
+    which = np.repeat(np.arange(len(packs)), [len(pack.value) for pack in packs])
     place = np.argsort(numbers, kind="stable")
-    numbers, time, value, received = numbers[place], time[place], value[place], received[place]
+    numbers, time, value, which = numbers[place], time[place], value[place], which[place]
+    received = np.array([pack.received_at for pack in packs])[which]
     starts = _starts(numbers)
     series = numbers[starts]
     latest = np.maximum.reduceat(received, starts) if len(starts) else received
     arrived = Arrived(series, place[starts], latest, received[starts])
     fresh = np.empty(len(time), dtype=np.bool_)
-    fresh[1:] = time[1:] > time[:-1]
+    fresh[1:] = (time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (which[1:] == which[:-1]))
     fresh[starts] = time[starts] > known.newest[series]
     if not fresh.all():
-        fresh = _fresh(starts, time, fresh, known.newest[series])
+        fresh = _fresh(starts, time, which, fresh, known.newest[series])
         numbers, time, value, place = numbers[fresh], time[fresh], value[fresh], place[fresh]
         starts = _starts(numbers)
     ends = np.append(starts[1:], len(numbers))[: len(starts)]
@@ -151,20 +152,28 @@ def _starts(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _fresh(
-    starts: NDArray[np.int64], time: NDArray[np.int64], steps: NDArray[np.bool_], newest: NDArray[np.int64]
+    starts: NDArray[np.int64],
+    time: NDArray[np.int64],
+    which: NDArray[np.int64],
+    steps: NDArray[np.bool_],
+    newest: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """Return which readings are newer than all before them, of ``newest`` and in their run.
+    """Return which readings count: newer than all in earlier packs and ``newest``, and not older than those before them.
 
     Args:
         starts: Where each run begins.
         time: Of each reading.
-        steps: Which are newer than the one before.
+        which: Number of the pack of each reading, ascending within a run.
+        steps: Which count beside the one before.
         newest: Time that each run has to be newer than.
     """
     fresh = steps.copy()
     ends = np.append(starts[1:], len(time))
     suspect = np.flatnonzero(~np.logical_and.reduceat(steps, starts))
     for start, end, after in zip(starts[suspect].tolist(), ends[suspect].tolist(), newest[suspect].tolist(), strict=True):
+        mine = slice(start, end)
         before = np.maximum.accumulate(np.concatenate([[after], time[start : end - 1]]))
-        fresh[start:end] = time[start:end] > before
+        packs = _starts(which[mine])
+        earlier = np.repeat(before[packs], np.diff(np.append(packs, end - start)))
+        fresh[mine] = (time[mine] > earlier) & (time[mine] >= before)
     return fresh

@@ -56,6 +56,7 @@ class Model:
         """Take in a pack."""
         self.received = max(self.received, pack.received_at)
         rows = zip(pack.series.tolist(), pack.time.tolist(), pack.value.tolist(), strict=True)
+        self.in_pack: set[str] = set()
         for index, time, value in rows:
             yield from self.reading(pack.names[index], time, value, pack.received_at)
 
@@ -64,9 +65,11 @@ class Model:
         device, _, metric = series.partition("/")
         for name in (series, device):
             self.heard[name] = max(self.heard.get(name, 0), received_at)
-        is_fresh = time > self.newest.get(series, (0, 0.0))[0]
+        newest = self.newest.get(series, (0, 0.0))[0]
+        is_fresh = time > newest or (time == newest and series in self.in_pack)
         if is_fresh:
             self.newest[series] = time, value
+            self.in_pack.add(series)
         for rule in self.rules:
             if not is_for(rule, self.devices.get(device, Device(device, 0))):
                 continue
