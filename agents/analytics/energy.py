@@ -22,8 +22,8 @@ def energy(readings: Readings, *, unit: Literal["J", "Wh", "kWh"] = "kWh", max_g
         E += (P₁ + P₂) / 2 · (t₂ − t₁)
 
     Where nothing came for longer than ``max_gap`` (s) nothing is known and nothing is added. Readings must come in order:
-    a late one is left out. ``unit`` is that of the energy. The total goes on over restarts. (Press et al., Numerical Recipes,
-    3rd ed. 2007, §4.1.)
+    a late one is left out. ``unit`` is that of the energy. The total goes on over restarts. (Press et al., Numerical
+    Recipes, 3rd ed. 2007, §4.1.)
     """
     begin = readings.state
     time = readings.before(readings.time, np.maximum(begin["newest"], 0))

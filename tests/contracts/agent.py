@@ -1,4 +1,4 @@
-"""What every analytic promises, whatever it makes of readings. A test class inherits this and says which analytics there are."""
+"""What every analytic promises, whatever it makes of readings. A test class inherits this and says which there are."""
 
 from __future__ import annotations
 
