@@ -69,7 +69,7 @@ class PresenceEngine:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        never = (NEVER, 0, [0] * INTERVALS, NEW)
+        never = (NEVER, NEVER, 0, [0] * INTERVALS, NEW)
         self._table = Table(np.array(never, dtype=ROW))
         self._codes = Codes(lambda series: self._table.code(series.partition("/")[0]))
         self._cadence = np.empty(0, dtype=np.int64)  # by code
@@ -114,16 +114,17 @@ class PresenceEngine:
         return _Arrivals(code, received[pack])
 
     def _enter(self, code: NDArray[np.int64], time: NDArray[np.int64]) -> None:
-        """Enter an arrival of each of some devices."""
+        """Enter that each of some devices was heard of."""
         rows = self._table.rows
-        seen = rows["seen"][code]
-        is_next = time >= np.where(seen == NEVER, time, seen + BURST)
-        code, time, seen = code[is_next], time[is_next], seen[is_next]
+        rows["seen"][code] = np.maximum(rows["seen"][code], time)
+        arrived = rows["arrived"][code]
+        is_next = time >= np.where(arrived == NEVER, time, arrived + BURST)
+        code, time, arrived = code[is_next], time[is_next], arrived[is_next]
         before = rows["arrivals"][code]
         known = before > 0
-        rows["intervals"][code[known], (before[known] - 1) % INTERVALS] = time[known] - seen[known]
+        rows["intervals"][code[known], (before[known] - 1) % INTERVALS] = time[known] - arrived[known]
         rows["arrivals"][code] = before + 1
-        rows["seen"][code] = time
+        rows["arrived"][code] = time
         self._cadence[code] = _cadences(rows[code])
 
     def tick(self, now: int) -> Outputs:

@@ -1,11 +1,12 @@
 """Which devices are there: what the analytic ``presence`` knows of each, and how others read it.
 
-Its state is in ``iso:{p}:agent:presence:state``, see `isotherm.store.layout`: device → row of 144 bytes, little-endian.
+Its state is in ``iso:{p}:agent:presence:state``, see `isotherm.store.layout`: device → row of 156 bytes, little-endian.
 
-    layout:u32 │ seen:i64 µs │ arrivals:i64 │ intervals:15 × i64 µs │ status:i64
+    layout:u32 │ seen:i64 µs │ arrived:i64 µs │ arrivals:i64 │ intervals:15 × i64 µs │ status:i64
 
-``seen`` is when the device was last heard of, by the server's clock; ``intervals`` is a ring of the last ones between its
-arrivals, arrival n at n mod 15, of which the median is its cadence. ``layout`` names this layout.
+``seen`` is when the device was last heard of, by the server's clock, and ``arrived`` when that arrival began, of which there
+were ``arrivals``; ``intervals`` is a ring of those between the last of them, the n-th at n mod 15: their median is its
+cadence. ``layout`` names this layout.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ NAME = "presence"
 
 INTERVALS = 15
 
-ROW = np.dtype([("seen", "<i8"), ("arrivals", "<i8"), ("intervals", "<i8", (INTERVALS,)), ("status", "<i8")])
+ROW = np.dtype(
+    [("seen", "<i8"), ("arrived", "<i8"), ("arrivals", "<i8"), ("intervals", "<i8", (INTERVALS,)), ("status", "<i8")]
+)
 
 Status = Literal["online", "late", "offline"]
 
