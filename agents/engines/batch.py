@@ -65,7 +65,8 @@ class BatchEngine:
         column, events = answer if isinstance(answer, tuple) else (answer, ())
         if column is not None and not isinstance(column, np.ndarray):
             column, events = None, column
-        outputs = Outputs(events=[named(event, self._name) for event in events])
+        told = sorted(events, key=lambda event: (event.time, event.device, event.metric))  # codes are others after a restart
+        outputs = Outputs(events=[named(event, self._name) for event in told])
         if column is not None:
             if column.shape != readings.time.shape:
                 raise ValueError(f"expected an array of shape {readings.time.shape}, got one of {column.shape}")

@@ -71,10 +71,10 @@ class Case:
     def _pack(self, rows: Sequence[Row], received_at: int) -> Pack:
         metrics = self.metrics
         named = [f"{DEVICES[device % len(DEVICES)]}/{metrics[metric % len(metrics)]}" for device, metric, *_ in rows]
-        names = list(dict.fromkeys(named))
+        numbers: dict[str, int] = {}
         return Pack(
-            names=names,
-            series=np.array([names.index(name) for name in named], dtype=np.int32),
+            series=np.array([numbers.setdefault(name, len(numbers)) for name in named], dtype=np.int32),
+            names=list(numbers),
             time=np.array([BASE + int(time * SECOND) for _, _, time, _ in rows], dtype=np.int64),
             value=np.array([value for *_, value in rows], dtype=np.float64),
             connector="tcp/1",

@@ -18,10 +18,10 @@ Row = tuple[str, float, float]
 
 def pack_of(*rows: Row, received: float = 0.0, connector: str = "tcp/1", attributes: Sequence[Attribute] = ()) -> Pack:
     """Return a pack that is received so many s after BASE."""
-    names = list(dict.fromkeys(name for name, _, _ in rows))
+    numbers: dict[str, int] = {}
     return Pack(
-        names=names,
-        series=np.array([names.index(name) for name, _, _ in rows], dtype=np.int32),
+        series=np.array([numbers.setdefault(name, len(numbers)) for name, _, _ in rows], dtype=np.int32),
+        names=list(numbers),
         time=np.array([BASE + round(time * SECOND) for _, time, _ in rows], dtype=np.int64),
         value=np.array([value for *_, value in rows], dtype=np.float64),
         connector=connector,
