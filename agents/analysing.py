@@ -209,6 +209,7 @@ class Analysing:
             await self._run_one_by_one(packs, error, outputs)
         else:
             outputs.add(made)
+            self._keeper.take(self.engine.changes())
             self._failures = 0
         self._meter.seconds += time.thread_time() - began
 

@@ -25,7 +25,7 @@ from agents.analytic import Analytic, Seconds, check_name, own_parameters, param
 from agents.engines.batch import BatchEngine
 from agents.engines.formula import FormulaEngine, each_row
 from agents.engines.reading import ReadingEngine
-from agents.gather import NEVER
+from agents.gather import NEVER, wanted
 
 Function = Callable[..., Any]
 
@@ -57,7 +57,7 @@ def formula(
             call = _with(function, parameters)
             return FormulaEngine(
                 call if vectorized else each_row(call),
-                [getattr(parameters, argument) for argument in given],
+                [wanted(getattr(parameters, argument), parameters.output) for argument in given],
                 parameters.output,
                 parameters.unit,
                 round(parameters.max_age * 1e6),
@@ -86,7 +86,7 @@ def per_reading(
     Args:
         inputs: Pattern of series, or several with commas; a parameter.
         output: Metric that is made; ``{metric}`` stands for that of the reading.
-        unit: Its unit, RFC 8428.
+        unit: Its unit, RFC 8428; a parameter.
         per: What has a state: a series, or a device as a whole.
     """
 
@@ -98,10 +98,10 @@ def per_reading(
         def build(name: str, parameters: Any) -> ReadingEngine:
             call = _with(function, parameters)
             with_state = call if count == 2 else lambda reading, _: call(reading)
-            return ReadingEngine(name, with_state, parameters.inputs, parameters.output, unit, per)
+            return ReadingEngine(name, with_state, parameters.inputs, parameters.output, parameters.unit, per)
 
-        model = parameters_of(function, inputs=(str, inputs), output=(str, output))
-        return _of_series(function, model, build, unit)
+        model = parameters_of(function, inputs=(str, inputs), output=(str, output), unit=(str, unit))
+        return _of_series(function, model, build)
 
     return declare
 
@@ -117,7 +117,7 @@ def per_batch(
     Args:
         inputs: Pattern of series, or several with commas; a parameter.
         output: Metric that is made; ``{metric}`` stands for that of the reading.
-        unit: Its unit, RFC 8428.
+        unit: Its unit, RFC 8428; a parameter.
         state: Field → value at first, of the row that each series has; int or float.
     """
     begin = dict(state or {})
@@ -126,22 +126,23 @@ def per_batch(
 
     def declare(function: Function) -> Analytic:
         def build(name: str, parameters: Any) -> BatchEngine:
-            return BatchEngine(name, _with(function, parameters), parameters.inputs, parameters.output, unit, default)
+            call = _with(function, parameters)
+            return BatchEngine(name, call, parameters.inputs, parameters.output, parameters.unit, default)
 
-        model = parameters_of(function, inputs=(str, inputs), output=(str, output))
-        return _of_series(function, model, build, unit)
+        model = parameters_of(function, inputs=(str, inputs), output=(str, output), unit=(str, unit))
+        return _of_series(function, model, build)
 
     return declare
 
 
-def _of_series(function: Function, model: Any, build: Any, unit: str) -> Analytic:
+def _of_series(function: Function, model: Any, build: Any) -> Analytic:
     return Analytic(
         check_name(function.__name__),
         text_of(function),
         model,
         build,
         inputs=lambda parameters: [part.strip() for part in parameters.inputs.split(",")],
-        outputs=lambda parameters: {parameters.output: unit} if parameters.output else {},
+        outputs=lambda parameters: {parameters.output: parameters.unit} if parameters.output else {},
     )
 
 

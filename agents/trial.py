@@ -236,7 +236,7 @@ def run_over(
 
 
 def _comparable(outputs: Outputs) -> tuple[Any, ...]:
-    return sorted(outputs.readings()), [event.to_json() for event in outputs.events], len(outputs.failures)
+    return sorted(outputs.readings()), sorted(event.to_json() for event in outputs.events), len(outputs.failures)
 
 
 def _tell(outputs: Outputs, outcome: Outcome) -> None:

@@ -103,7 +103,9 @@ class Arrived:
 
 @dataclass(slots=True)
 class Readings:
-    """Readings that are newer than all in earlier packs and not older than those before them in their own, sorted by series, and in the order of arrival within each.
+    """Readings that count: newer than all in earlier packs, and not older than those before them in their own.
+
+    They are sorted by series, and within each in the order of arrival.
 
     Attributes:
         series: Numbers, ascending, shape (k,).

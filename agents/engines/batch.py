@@ -29,6 +29,7 @@ class BatchEngine:
         self._unit = unit
         self._table = Table(default)
         self._codes = Codes(lambda name: self._table.code(name) if is_wanted(name) else -1)
+        self._made: dict[str, str] = {}  # series → the one that is made from it
 
     def load(self, rows: Mapping[str, bytes]) -> None:
         """Begin with a state."""
@@ -64,11 +65,16 @@ class BatchEngine:
         column, events = answer if isinstance(answer, tuple) else (answer, ())
         if column is not None and not isinstance(column, np.ndarray):
             column, events = None, column
-        outputs = Outputs(events=[named(event, self._name) for event in events])
+        told = sorted(events, key=lambda event: (event.time, event.device, event.metric))  # codes are others after a restart
+        outputs = Outputs(events=[named(event, self._name) for event in told])
         if column is not None:
             if column.shape != readings.time.shape:
                 raise ValueError(f"expected an array of shape {readings.time.shape}, got one of {column.shape}")
             made = np.flatnonzero(np.isfinite(column))
-            names = [output_series(name, self._output) for name in readings.names]
+            names = [self._made.get(name) or self._name_made(name) for name in readings.names]
             outputs.derived.append(Derived(names, readings.series[made], readings.time[made], column[made], self._unit))
         return outputs
+
+    def _name_made(self, series: str) -> str:
+        name = self._made[series] = output_series(series, self._output)
+        return name

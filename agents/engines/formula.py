@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.engine import Changes, Derived, Failure, Outputs
-from agents.gather import NEVER, Codes, Rows, begins, gather, in_order, wanted
+from agents.gather import NEVER, Codes, Rows, begins, gather, in_order
 from agents.table import Table
 from isotherm.pack import Pack
 
@@ -19,9 +19,20 @@ Function = Callable[..., Any]
 class FormulaEngine:
     """Joins the metrics of a device by time, and calls a function of their newest values."""
 
-    def __init__(self, function: Function, inputs: Sequence[str], output: str, unit: str, max_age: int) -> None:
+    def __init__(
+        self, function: Function, inputs: Sequence[Callable[[str], bool]], output: str, unit: str, max_age: int
+    ) -> None:
+        """Prepare.
+
+        Args:
+            function: Takes an array for each input, shape (n,), and returns one.
+            inputs: Each tells whether it is a series.
+            output: Metric that is made.
+            unit: Its unit.
+            max_age: How much older than the newest a value may be, µs.
+        """
         self._function = function
-        self._wanted = [wanted(pattern, output) for pattern in inputs]
+        self._wanted = inputs
         self._output = output
         self._unit = unit
         self._max_age = max_age

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.engine import Changes, Derived, Failure, Outputs
 from agents.engines.naming import named, output_series
-from agents.gather import NEVER, Codes, Rows, begins, gather, in_order, wanted
+from agents.gather import NEVER, Codes, begins, gather, in_order, wanted
 from agents.readings import Reading
 from isotherm.events import Event
 from isotherm.pack import Pack
@@ -19,10 +19,32 @@ from isotherm.pack import Pack
 State = dict[str, Any]
 
 
+class _Kept(msgspec.Struct, array_like=True):
+    """What is kept for a series or a device: the newest time of each of its series, and the function's own state."""
+
+    newest: dict[str, int]
+    state: State
+
+
+class _Series(NamedTuple):
+    """What is known of a series: its parts, the series that is made from it, and whose state it has."""
+
+    name: str
+    device: str
+    metric: str
+    output: str
+    owner: str
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Kept).decode
+
+
 class ReadingEngine:
     """Calls a function with each reading, and keeps a dict for each series or device.
 
-    What the function raises concerns the readings of that series (or device) in the pack alone: its state is as before.
+    Between packs a state is what the store would give back, its bytes: so a restart changes nothing, and what the function
+    raises concerns the readings of that series (or device) in the pack alone: its state is as before.
     """
 
     def __init__(
@@ -34,29 +56,35 @@ class ReadingEngine:
         self._output = output
         self._unit = unit
         self._per_device = per == "device"
-        self._states: dict[str, _Kept] = {}
-        self._changed: dict[str, None] = {}
-        self._names: list[str] = []
         self._codes = Codes(self._code)
-        self._newest = np.empty(0, dtype=np.int64)
+        self._states: dict[str, bytes] = {}
+        self._changed: dict[str, None] = {}
+        self._forget_names()
+
+    def _forget_names(self) -> None:
+        self._codes.clear()
+        self._series: list[_Series] = []
+        self._numbers: dict[str, int] = {}  # of those that have a state
+        self._newest = self._owner = self._rank = np.empty(0, dtype=np.int64)  # by code
 
     def _code(self, name: str) -> int:
         if not self._wanted(name):
             return -1
-        self._names.append(name)
-        return len(self._names) - 1
+        device, _, metric = name.partition("/")
+        owner = device if self._per_device else name
+        self._numbers.setdefault(owner, len(self._numbers))
+        self._series.append(_Series(name, device, metric, output_series(name, self._output), owner))
+        return len(self._series) - 1
 
     def load(self, rows: Mapping[str, bytes]) -> None:
         """Begin with a state."""
-        self._codes.clear()
-        self._names.clear()
-        self._newest = np.empty(0, dtype=np.int64)
+        self._forget_names()
         self._changed.clear()
-        self._states = {key: msgspec.msgpack.decode(row, type=_Kept) for key, row in rows.items()}
+        self._states = dict(rows)
 
     def changes(self) -> Changes:
         """Return what has changed."""
-        rows = {key: msgspec.msgpack.encode(self._states[key]) for key in self._changed}
+        rows = {key: self._states[key] for key in self._changed}
         self._changed.clear()
         return Changes(rows)
 
@@ -68,94 +96,106 @@ class ReadingEngine:
         """Take in packs."""
         outputs = Outputs()
         gathered = gather(packs, self._codes)
-        rows = in_order(gathered, self._times())
+        self._know_new_names()
+        rows = in_order(gathered, self._newest)
         if not len(rows):
             return outputs
-        rows = rows.take(np.lexsort((rows.code, rows.time, rows.pack)))
+        self._newest[rows.code] = rows.time  # ascending: the last one stays
+        rows = rows.take(np.lexsort((self._rank[rows.code], rows.time, self._owner[rows.code], rows.pack)))
+        owner = self._owner[rows.code]
+        parts = np.flatnonzero((np.diff(owner, prepend=-1) != 0) | (np.diff(rows.pack, prepend=-1) != 0)).tolist()
+        first_of_pack = set(begins(rows.pack).tolist())
+        readings = list(zip(rows.code.tolist(), rows.time.tolist(), rows.value.tolist(), strict=True))
         made = _Made()
-        groups: dict[str, list[int]] = {}
-        for at, code in enumerate(rows.code.tolist()):
-            groups.setdefault(self._key(code), []).append(at)
-        for key, group in groups.items():
-            chosen = np.array(group)
-            for part in np.split(chosen, begins(rows.pack[chosen])[1:]):
-                self._apply(key, rows.take(part), made, outputs)
-        if made.names:
+        for part, end in zip(parts, [*parts[1:], len(rows)], strict=True):
+            if part in first_of_pack:
+                made.end_pack(outputs)
+            error = self._apply(readings[part:end], made)
+            if error is not None:
+                outputs.failures.append(Failure(rows.take(np.arange(part, end)).to_pack(self._name), error))
+        made.end_pack(outputs)
+        if made.time:
             outputs.derived.append(made.column(self._unit))
         return outputs
 
-    def _key(self, code: int) -> str:
-        name = self._names[code]
-        return name.partition("/")[0] if self._per_device else name
+    def _know_new_names(self) -> None:
+        new = self._series[len(self._newest) :]
+        if new:
+            newest = [self._kept(series.owner).newest.get(series.name, NEVER) for series in new]
+            self._newest = np.concatenate([self._newest, np.array(newest, dtype=np.int64)])
+            self._owner = np.array([self._numbers[series.owner] for series in self._series], dtype=np.int64)
+            # What a device measured at one time is taken in order of names: codes are others after a restart.
+            self._rank = np.argsort(np.argsort([series.name for series in self._series]))
 
-    def _times(self) -> NDArray[np.int64]:
-        """Return code → newest time."""
-        known = len(self._newest)
-        if known < len(self._names):
-            more = np.full(max(64, len(self._names)), NEVER)
-            for at, name in enumerate(self._names[known:]):
-                kept = self._states.get(self._key(known + at))
-                more[at] = NEVER if kept is None else kept.newest.get(name, NEVER)
-            self._newest = np.concatenate([self._newest, more[: len(self._names) - known]])
-        return self._newest
+    def _kept(self, owner: str) -> _Kept:
+        state = self._states.get(owner)
+        return _Kept({}, {}) if state is None else _decode(state)
 
-    def _apply(self, key: str, rows: Rows, made: _Made, outputs: Outputs) -> None:
-        """Call the function with the readings of one state that came in one pack."""
-        before = self._states.get(key)
-        kept = _Kept({}, {}) if before is None else msgspec.msgpack.decode(msgspec.msgpack.encode(before), type=_Kept)
-        answers: list[tuple[Reading, Any]] = []
+    def _apply(self, readings: Sequence[tuple[int, int, float]], made: _Made) -> Exception | None:
+        """Call the function with the readings of one state that came in one pack.
+
+        Returns:
+            What the function raised: then nothing is made, and the state is as before, but for the times.
+        """
+        owner = self._series[readings[0][0]].owner
+        kept = self._kept(owner)
+        mark, problem = made.mark(), None
         try:
-            for code, time, value in zip(rows.code.tolist(), rows.time.tolist(), rows.value.tolist(), strict=True):
-                device, _, metric = self._names[code].partition("/")
-                reading = Reading(device, metric, time, value)
-                answers += ((reading, one) for one in _each(self._function(reading, kept.state)))
-            msgspec.msgpack.encode(kept)
+            for code, time, value in readings:
+                series = self._series[code]
+                answer = self._function(Reading(series.device, series.metric, time, value), kept.state)
+                if answer is not None:
+                    made.add(series.output, time, answer, self._name)
+            _encode(kept.state)  # it may hold what cannot be kept
         except Exception as error:  # noqa: BLE001 - it is the user's code: whatever it raises is told with the readings
-            outputs.failures.append(Failure(rows.to_pack(self._name), error))
-            kept = _Kept({}, {}) if before is None else before
-        else:
-            for reading, answer in answers:
-                if isinstance(answer, Event):
-                    outputs.events.append(named(answer, self._name))
-                else:
-                    made.add(output_series(f"{reading.device}/{reading.metric}", self._output), reading.time, answer)
-        for code, time in zip(rows.code.tolist(), rows.time.tolist(), strict=True):
-            kept.newest[self._names[code]] = time
-            self._newest[code] = time
-        self._states[key] = kept
-        self._changed[key] = None
-
-
-class _Kept(msgspec.Struct, array_like=True):
-    """What is kept for a series or a device: the newest time of each of its series, and the function's own state."""
-
-    newest: dict[str, int]
-    state: State
+            problem = error
+            made.back_to(mark)
+            kept = self._kept(owner)
+        for code, time, _ in readings:
+            kept.newest[self._series[code].name] = time
+        self._states[owner] = _encode(kept)
+        self._changed[owner] = None
+        return problem
 
 
 class _Made:
-    """Derived readings as they are made, one after the other."""
+    """Derived readings and events as they are made, one after the other."""
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
-        self._rows: list[tuple[int, int, float]] = []
+        self.series: list[int] = []
+        self.time: list[int] = []
+        self.value: list[float] = []
+        self.events: list[Event] = []
 
-    def add(self, name: str, time: int, value: Any) -> None:
-        number = float(value)
-        if np.isfinite(number):
-            self._rows.append((self.names.setdefault(name, len(self.names)), time, number))
+    def mark(self) -> tuple[int, int]:
+        return len(self.time), len(self.events)
+
+    def back_to(self, mark: tuple[int, int]) -> None:
+        """Take back what was made since a mark."""
+        del self.series[mark[0] :], self.time[mark[0] :], self.value[mark[0] :], self.events[mark[1] :]
+
+    def end_pack(self, outputs: Outputs) -> None:
+        """Tell the events of a pack, in an order that does not depend on which series were heard of first."""
+        outputs.events += sorted(self.events, key=lambda event: (event.time, event.device, event.metric))
+        self.events.clear()
+
+    def add(self, name: str, time: int, answer: Any, analytic: str) -> None:
+        """Enter what a function returned or yielded for a reading."""
+        for one in (answer,) if isinstance(answer, _ONE) else answer:
+            if isinstance(one, Event):
+                self.events.append(named(one, analytic))
+            elif one is not None and math.isfinite(number := float(one)):
+                self.series.append(self.names.setdefault(name, len(self.names)))
+                self.time.append(time)
+                self.value.append(number)
 
     def column(self, unit: str) -> Derived:
-        series, time, value = zip(*self._rows, strict=True) if self._rows else ((), (), ())
-        return Derived(
-            list(self.names), np.array(series, np.int64), np.array(time, np.int64), np.array(value, np.float64), unit
-        )
+        series = np.array(self.series, dtype=np.int64)
+        used, series = np.unique(series, return_inverse=True)
+        names = list(self.names)
+        time, value = np.array(self.time, dtype=np.int64), np.array(self.value, dtype=np.float64)
+        return Derived([names[at] for at in used.tolist()], series, time, value, unit)
 
 
-def _each(answer: Any) -> Iterable[Any]:
-    """Return what a function returned or yielded, one after the other."""
-    if answer is None:
-        return ()
-    if isinstance(answer, float | int | Event | np.floating | np.integer):
-        return (answer,)
-    return [one for one in answer if one is not None]
+_ONE = (float, int, Event, np.floating, np.integer)

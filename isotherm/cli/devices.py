@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from isotherm import presence
 from isotherm.cli.options import AsJson, DataDir
 from isotherm.cli.output import ago, iso, print_json, print_table, run
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError
+from isotherm.presence import Presence
 from isotherm.registry import Device, Registry
 from isotherm.settings import Settings
 from isotherm.store import client
@@ -23,18 +25,20 @@ app = typer.Typer(help="List devices with their newest values; register them, an
 
 @app.callback(invoke_without_command=True)
 def devices(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List every device with its newest values; see the commands below for tokens and gateways."""
+    """List every device with its newest values and whether it is there; see the commands below for tokens and gateways."""
     if context.invoked_subcommand is not None:
         return
     settings = Settings.load(data_dir=data_dir)
 
-    async def read() -> tuple[list[Latest], dict[str, list[str]]]:
+    async def read() -> tuple[list[Latest], dict[str, list[str]], dict[str, Presence]]:
         async with client.connected(settings) as redis:
             registered = await Registry(redis).all() if as_json else []
             labels = {device.name: sorted(device.labels) for device in registered}
-            return await Reader(redis, settings.partitions).latest(), labels
+            known = await presence.read(redis, settings.partitions)
+            return await Reader(redis, settings.partitions).latest(), labels, known
 
-    rows, labels = run(settings, read())
+    rows, labels, known = run(settings, read())
+    status = {device: one.status for device, one in known.items()}
     if as_json:
         print_json(
             [
@@ -46,6 +50,7 @@ def devices(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = 
                     "time": iso(row.time),
                     "received_at": iso(row.received_at),
                     "labels": labels.get(row.device, []),
+                    "status": status.get(row.device),
                 }
                 for row in rows
             ]
@@ -55,8 +60,11 @@ def devices(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = 
     else:
         now = now_us()
         print_table(
-            ("device", "metric", "value", "unit", "last seen"),
-            ((row.device, row.metric, f"{row.value:g}", row.unit, ago(now - row.received_at)) for row in rows),
+            ("device", "status", "metric", "value", "unit", "last seen"),
+            (
+                (row.device, status.get(row.device, ""), row.metric, f"{row.value:g}", row.unit, ago(now - row.received_at))
+                for row in rows
+            ),
         )
 
 
