@@ -343,7 +343,7 @@ def test_who_has_been_overtaken_writes_nothing_and_learns_where_the_store_is(ser
         (2, False),
         (12, False),
         (2, True),
-        pytest.param(12, True, marks=pytest.mark.xfail(strict=True, reason="what came before the poison is put back, too")),
+        (12, True),
     ],
 )
 def test_a_pack_that_the_engine_fails_on_goes_to_rejects_whole_and_the_others_through(

@@ -28,14 +28,11 @@ def engine_of(analytic: Analytic, **parameters: Any) -> Engine:
 
 
 def fresh(packs: list[list[Row]]) -> Iterator[list[Row]]:
-    """Yield of each pack, in order of time, the readings that are newer than all of their series before."""
+    """Yield of each pack, in order of time, the readings that are newer than all of their series in earlier packs."""
     newest: dict[str, float] = {}
     for pack in packs:
-        kept = []
-        for name, time, value in sorted(pack, key=lambda row: row[1]):
-            if time > newest.get(name, -1):
-                newest[name] = time
-                kept.append((name, time, value))
+        kept = [row for row in sorted(pack, key=lambda row: row[1]) if row[1] > newest.get(row[0], -1)]
+        newest |= {name: time for name, time, _ in kept}
         yield kept
 
 
@@ -60,6 +57,7 @@ def naive_sum(packs: list[list[Row]]) -> list[Row]:
 
 @given(packs_of_rows)
 def test_a_formula_is_of_the_newest_values_of_a_device(packs: list[list[Row]]) -> None:
+    """Of several of one time in one pack the last counts."""
     assert made_of(engine_of(the_sum), *(pack_of(*rows) for rows in packs)) == naive_sum(packs)
 
 
