@@ -19,6 +19,7 @@ FETCH_WAIT_MS = 25
 """An idle worker asks 40 times a second, which costs it some 2 % of a core."""
 
 _wait_ms = FETCH_WAIT_MS
+_wait_bytes = 1
 
 _create_worker_consumer = AIOKafkaConsumerThread._create_worker_consumer
 
@@ -26,13 +27,14 @@ _create_worker_consumer = AIOKafkaConsumerThread._create_worker_consumer
 def _create_with_short_fetches(thread: AIOKafkaConsumerThread, transport: Any) -> Any:
     consumer = _create_worker_consumer(thread, transport)
     consumer._fetch_max_wait_ms = _wait_ms
+    consumer._fetch_min_bytes = _wait_bytes
     return consumer
 
 
-def let_fetches_wait(ms: int) -> None:
-    """Let a broker hold fetches of this process back for so long, from the next consumer on."""
-    global _wait_ms
-    _wait_ms = ms
+def let_fetches_wait(ms: int, bytes: int) -> None:
+    """Let a broker hold fetches of this process back for so long, or until there is so much, from the next consumer on."""
+    global _wait_ms, _wait_bytes
+    _wait_ms, _wait_bytes = ms, bytes
 
 
 class _DaemonThread(WorkerThread):  # type: ignore[misc]

@@ -28,8 +28,13 @@ from isotherm.topics import READINGS, TOPICS
 
 REPORT_SECONDS = 1.0
 
-FETCH_WAIT_MS = 100
-"""How long a broker may hold back a fetch of an analytic: it need not be as quick as what stores."""
+FETCH_WAIT_MS = 200
+FETCH_WAIT_BYTES = 2**20
+"""How long a broker may hold back a fetch of an analytic, or until when."""
+
+REST_SECONDS = 0.2
+"""How long a partition rests at least. An analytic need not be as quick as what stores, and the more comes together the less
+it costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ async def run(settings: Settings, job: Job, stop: asyncio.Event, beat: Beat, at:
     """
     analytic = loader.load(job.path)
     parameters = analytic.parameters({**settings.analytics.get(job.name, {}), **job.parameters})
-    faust_mend.let_fetches_wait(FETCH_WAIT_MS)
+    faust_mend.let_fetches_wait(FETCH_WAIT_MS, FETCH_WAIT_BYTES)
     async with client.connected(settings) as redis:
         await _refuse_one_too_many(redis, job.name, settings.partitions)
         producer = kafka.Producer(settings, f"isotherm-{job.name}")
@@ -144,7 +149,9 @@ class Runner:
     async def run(self, stop: asyncio.Event, beat: Beat) -> None:
         """Work until ``stop`` is set."""
         await self._plan.begin()
-        worker = Worker(self._settings, self._job.name, self._plan.topic, self._plan.open, self._store.progress)
+        worker = Worker(
+            self._settings, self._job.name, self._plan.topic, self._plan.open, self._store.progress, REST_SECONDS
+        )
         async with ledger.reported(self._redis, self._instance, self._log_id, self._account):
             try:
                 await worker.run(stop, self._keep_reporting(worker, beat), *self._plan.beside())

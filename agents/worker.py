@@ -92,6 +92,7 @@ class Worker:
         topic: Topic,
         open_sink: Callable[[int, Log], Sink],
         progress: Callable[[int], Awaitable[Progress | None]],
+        least_rest: float = 0.0,
     ) -> None:
         """Prepare.
 
@@ -101,11 +102,13 @@ class Worker:
             topic: What is read.
             open_sink: Makes the sink of a partition.
             progress: Says how far the store is in a partition; raises Unavailable when it does not answer.
+            least_rest: How long a partition rests after each batch at least, s: the more comes together, the less it costs.
         """
         self._settings = settings
         self._topic = topic
         self._open_sink = open_sink
         self._progress = progress
+        self._least_rest = least_rest
         self._shards: dict[int, Shard] = {}
         self._queues: dict[int, asyncio.Queue[LogRecord]] = {}
         self._ends: dict[TP, int] = {}
@@ -197,7 +200,8 @@ class Worker:
                 await shard.rest(self._end(at) if queue.empty() else None)
                 idle_at = began
             # The more there is to do, the longer a commit takes, and the more records shall share the next one.
-            await asyncio.sleep(min(REST * (time.monotonic() - began), MAX_REST_SECONDS))
+            rest = min(REST * (time.monotonic() - began), MAX_REST_SECONDS)
+            await asyncio.sleep(max(rest, self._least_rest) if batch else 0)
 
     async def _ask_for_ends(self) -> None:
         """Keep asking where the log ends: as long as Kafka does not answer, nobody is caught up."""
