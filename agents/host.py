@@ -135,15 +135,8 @@ class Host(Collector):
             await asyncio.gather(*(self._end(process) for process in self._processes.values()))
 
     def waiting_for(self) -> str | None:
-        """Return None when all that is to run does, else what is being waited for."""
-        if not self._looked:
-            return "waiting for the store"
-        slow = [
-            name
-            for name, process in self._processes.items()
-            if not process.problem and (process.status is None or process.status.state == "starting")
-        ]
-        return f"waiting for {', '.join(slow)}" if slow else None
+        """Return None when it is known what is to run: how that is doing, `isotherm agent status` tells."""
+        return None if self._looked else "waiting for the store"
 
     def collect(self) -> list[GaugeMetricFamily]:
         """Return what the processes have told, for Prometheus."""
