@@ -147,9 +147,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def test_the_tutorial_does_what_it_says(site: Site) -> None:
-    text = README.read_text().partition("## What is promised")[0]
-    steps = re.findall(r"^```(sh|python)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert [kind for kind, _ in steps] == ["sh", "python", "sh", "sh", "sh", "python"]
+    steps = re.findall(r"^```(sh|python)\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert [kind for kind, _ in steps] == ["sh", "python", "sh", "sh", "sh", "python", "sh", "sh"]
     (site.agents / "trend.py").unlink(missing_ok=True)
     site.until(lambda: len(site.values("temperature", "room-001")) > 3)
     for kind, block in steps:
@@ -169,6 +168,15 @@ def test_the_tutorial_does_what_it_says(site: Site) -> None:
                 assert ran.returncode == 0 or command == "isotherm agent status", (command, ran.stdout, ran.stderr)
     assert (site.agents.parent.parent / "trend.png").read_bytes().startswith(b"\x89PNG")
     assert len(site.values("temperature_trend", "room-001")) > 0
+    site.until(lambda: site.values("temperature_f", "room-001"))
+    for command in (
+        "agent disable fahrenheit",
+        "agent disable anomaly",
+        "rules remove hot",
+        "rules remove gone",
+        "notify remove desk",
+    ):
+        assert site.type(f"isotherm {command}").returncode == 0
     assert site.type(f"pytest -q -p no:cacheprovider {site.agents / 'test_trend.py'}").returncode != 127
 
 
