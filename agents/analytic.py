@@ -49,6 +49,7 @@ class Analytic:
         build: Makes an engine.
         inputs: Parameters → patterns of the series it reads.
         outputs: Parameters → metric it makes → unit; ``{metric}`` stands for the metric of the reading that it came from.
+        needs_all_inputs: It makes nothing where one of its inputs is missing.
         is_order_insensitive: The order in which readings arrive does not matter to it.
         world: Makes what its engines have to know beside readings, if there is something.
         plan: Makes what is done instead of bringing readings through engines.
@@ -60,6 +61,7 @@ class Analytic:
     build: Build
     inputs: Callable[[Any], Sequence[str]]
     outputs: Callable[[Any], Mapping[str, str]] = field(default=lambda _: {})
+    needs_all_inputs: bool = False
     is_order_insensitive: bool = False
     world: Callable[[Settings, Client], World] | None = None
     plan: Callable[[Site], Plan] | None = None

@@ -70,6 +70,7 @@ def formula(
             build,
             inputs=lambda parameters: [getattr(parameters, argument) for argument in given],
             outputs=lambda parameters: {parameters.output: parameters.unit},
+            needs_all_inputs=True,
         )
 
     return declare

@@ -190,6 +190,7 @@ class Host(Collector):
         """See that what runs under a name is a version, if that passes the trial."""
         process = self._processes.get(name)
         if process is not None and process.version == version:
+            self._refused.pop(name, None)  # it was changed back
             return
         if name in self._refused and self._refused[name][0] == version:
             return

@@ -34,6 +34,12 @@ def find(settings: Settings) -> dict[str, Path]:
     return found
 
 
+def shadowed(settings: Settings) -> list[Path]:
+    """Return files of the user's that do not count, because one with that name comes before."""
+    found = find(settings)
+    return [path for folder in folders(settings) for path in folder.glob("*.py") if found.get(path.stem, path) != path]
+
+
 def path_of(name: str, settings: Settings) -> Path:
     """Return the file of an analytic.
 
@@ -41,6 +47,9 @@ def path_of(name: str, settings: Settings) -> Path:
         SettingsError: there is none.
     """
     found = find(settings)
+    for path in shadowed(settings):
+        if path.stem == name:
+            raise SettingsError(f"{path} has the name of {found[name]}: call it otherwise, its function too")
     if name not in found:
         places = ", ".join(map(str, folders(settings)))
         raise SettingsError(f"there is no analytic {name!r} in {places}; there are: {', '.join(sorted(found))}")
@@ -60,7 +69,7 @@ def load(path: Path) -> Analytic:
     sys.modules[spec.name] = module  # annotations are looked up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AnalyticFailed(f"{path} cannot be loaded:\n{trimmed(error, path)}") from error
     found = [one for one in vars(module).values() if isinstance(one, Analytic)]
     if len(found) != 1:
@@ -76,6 +85,6 @@ def load(path: Path) -> Analytic:
 def trimmed(error: BaseException, path: Path) -> str:
     """Return a traceback from where it enters a file on."""
     frames = traceback.extract_tb(error.__traceback__)
-    first = next((at for at, frame in enumerate(frames) if frame.filename == str(path)), 0)
-    lines = traceback.format_list(frames[first:]) if frames else []
+    first = next((at for at, frame in enumerate(frames) if frame.filename == str(path)), len(frames))
+    lines = traceback.format_list(frames[first:])
     return "".join([*lines, *traceback.format_exception_only(error)]).rstrip()

@@ -28,7 +28,11 @@ class Reading(NamedTuple):
     value: float
 
     def event(self, message: str, severity: Severity = "info") -> Event:
-        """Return an event that this reading is the cause of."""
+        """Return an event that this reading is the cause of.
+
+        Raises:
+            ValueError: the message is longer than MAX_MESSAGE_CHARS, or the severity is none.
+        """
         return Event(
             kind="",
             device=self.device,

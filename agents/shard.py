@@ -107,6 +107,7 @@ class Shard:
         self._log = source
         self._next: int | None = None
         self._known = False
+        self._has_applied = False
         self._sought = -1
         self._sought_at = 0.0
 
@@ -151,7 +152,7 @@ class Shard:
                     self._next = answer.next
                     continue  # look again at the same records
                 count += answer
-                self._next, self._sought = run[-1].offset + 1, -1
+                self._next, self._sought, self._has_applied = run[-1].offset + 1, -1, True
                 _acknowledge(run)
             records = records[len(run) :]
         return count
@@ -245,6 +246,8 @@ class Shard:
                 "What the store had of older logs is not in it, and readings without numbers that it still has count twice",
                 self.partition,
             )
+        elif not self._has_applied:
+            log.debug("partition %d: the store is at offset %d, the group further", self.partition, expected)
         else:
             log.warning("partition %d: the store fell back to offset %d; reading again from there", self.partition, expected)
         self._sought, self._sought_at = expected, time.monotonic()

@@ -7,17 +7,16 @@ them must be equal each time: that is what "continues exactly" rests on.
 from __future__ import annotations
 
 import asyncio
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import numpy as np
 
 from agents import loader
+from agents.confined import confined
 from agents.engine import Engine, Outputs, rows_after
 from agents.gather import matcher
 from agents.runner import Job
@@ -29,9 +28,6 @@ from isotherm.pack import Pack
 from isotherm.settings import Settings
 from isotherm.store import client
 from isotherm.store.reader import Reader
-
-TRIAL_SECONDS = 10
-"""CPU time that a trial may take: a loop without end is ended."""
 
 PACK_READINGS = 1_000
 MAX_READINGS = 1_000_000
@@ -62,6 +58,7 @@ class Outcome:
 
     Attributes:
         inputs_wanted: Patterns of what it reads.
+        inputs_missing: Those that no series matches and that it cannot do without.
         series: Those that were read.
         inputs: The first few of them → times (µs) and values.
         readings: How many readings.
@@ -70,11 +67,12 @@ class Outcome:
         units: Derived series → unit.
         events: In order.
         failures: What the function raised, and on what.
-        seconds: CPU time of one run.
+        seconds: How long one run took.
         problem: Why it does not pass, or empty.
     """
 
     inputs_wanted: list[str] = field(default_factory=list)
+    inputs_missing: list[str] = field(default_factory=list)
     series: list[str] = field(default_factory=list)
     inputs: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     readings: int = 0
@@ -87,6 +85,16 @@ class Outcome:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an analytic says of itself: what it reads and makes (metric → unit), its parameters, and what it does."""
+
+    inputs: list[str]
+    outputs: dict[str, str]
+    parameters: dict[str, Any]
+    text: str
+
+
 def check(job: Job, settings: Settings, context: ForkServerContext) -> str:
     """Return why an analytic may not run, or an empty text."""
     now = now_us()
@@ -95,36 +103,39 @@ def check(job: Job, settings: Settings, context: ForkServerContext) -> str:
 
 def attempt(job: Job, settings: Settings, context: ForkServerContext, scope: Scope) -> Outcome:
     """Try an analytic in a process of its own."""
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_main, args=(job, settings, scope, theirs), name=f"trial-{job.name}", daemon=True)
-    process.start()
-    theirs.close()
     try:
-        if not ours.poll(3 * TRIAL_SECONDS):
-            return Outcome(problem=f"it did not end within {3 * TRIAL_SECONDS} s: does it wait for something?")
-        outcome: Outcome = ours.recv()
-    except EOFError:
-        process.join(1)
-        return Outcome(problem=f"it took more than {TRIAL_SECONDS} s of CPU time, or crashed: is there a loop without end?")
-    else:
-        return outcome
-    finally:
-        process.kill()
-        process.join()
-        process.close()
-        ours.close()
-
-
-def _main(job: Job, settings: Settings, scope: Scope, pipe: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (TRIAL_SECONDS, TRIAL_SECONDS))
-    outcome = Outcome()
-    try:
-        asyncio.run(_try(job, settings, scope, outcome))
+        return confined(context, job.path, _attempt, job, settings, scope)
     except IsothermError as error:
-        outcome.problem = str(error)
-    except Exception as error:  # noqa: BLE001 - it is an analytic's code: whatever it raises is the outcome
-        outcome.problem = loader.trimmed(error, job.path)
-    pipe.send(outcome)
+        return Outcome(problem=str(error))
+
+
+def describe(job: Job, context: ForkServerContext) -> Description:
+    """Let an analytic describe itself, in a process of its own unless it comes with Isotherm.
+
+    Raises:
+        AnalyticFailed: it cannot be loaded.
+        SettingsError: its parameters are impossible.
+    """
+    if job.path.parent == loader.BUILT_IN:
+        return _describe(job)
+    return confined(context, job.path, _describe, job)
+
+
+def _describe(job: Job) -> Description:
+    analytic = loader.load(job.path)
+    parameters = analytic.parameters(job.parameters)
+    return Description(
+        list(analytic.inputs(parameters)),
+        dict(analytic.outputs(parameters)),
+        parameters.model_dump(mode="json"),
+        analytic.text,
+    )
+
+
+def _attempt(job: Job, settings: Settings, scope: Scope) -> Outcome:
+    outcome = Outcome()
+    asyncio.run(_try(job, settings, scope, outcome))
+    return outcome
 
 
 async def _try(job: Job, settings: Settings, scope: Scope, outcome: Outcome) -> None:
@@ -134,12 +145,16 @@ async def _try(job: Job, settings: Settings, scope: Scope, outcome: Outcome) -> 
     packs = await history(settings, ",".join(inputs), scope)
     outcome.inputs_wanted, outcome.is_made_up = inputs, not packs
     packs = packs or made_up(inputs, scope.end)
+    names = {name for pack in packs for name in pack.names} if not outcome.is_made_up else set()
+    outcome.inputs_missing = [pattern for pattern in inputs if not any(map(matcher(pattern), names))]
+    if not analytic.needs_all_inputs and len(outcome.inputs_missing) < len(inputs):
+        outcome.inputs_missing = []
     outcome.series = sorted({name for pack in packs for name in pack.names})
     outcome.readings = sum(len(pack.time) for pack in packs)
     outcome.inputs = {name: _column(packs, name) for name in outcome.series[:SHOWN_SERIES]}
-    began = time.process_time()
+    began = time.perf_counter()
     first = run_over(analytic.build(job.name, parameters), packs)
-    outcome.seconds = time.process_time() - began
+    outcome.seconds = time.perf_counter() - began
     _tell(first, outcome)
     if first.failures:
         outcome.problem = f"it raised on {len(first.failures)} of the readings, the first time:\n{outcome.failures[0]}"

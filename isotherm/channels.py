@@ -288,8 +288,8 @@ class Channel(_Model, frozen=True):
     def scrub(self, text: str) -> str:
         """Return a text of a library or of the far end without this channel's secrets."""
         hidden = {form for one in self.to.secrets() for form in (one, unquote(one)) if len(form) >= LEAST_SECRET_CHARS}
-        for one in sorted(hidden, key=len, reverse=True):
-            text = text.replace(one, "…")
+        for one in sorted(hidden, key=len, reverse=True):  # as a word: a short one may be part of any other
+            text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(one)}(?![A-Za-z0-9])", "…", text)
         return text
 
     def told(self, said: object) -> str:

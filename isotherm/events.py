@@ -24,6 +24,8 @@ import msgspec
 Severity = Literal["critical", "major", "minor", "warning", "info"]
 """How bad it is, worst first; the first four are those of ITU-T X.733."""
 
+MAX_MESSAGE_CHARS = 1_000
+
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
@@ -44,6 +46,9 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         until: When a shelved alarm is heard of again, µs.
         source: Analytic, partition and when its state began: ``alarms/3/18c2…``.
         number: Grows by one within the source.
+
+    Raises:
+        ValueError: the severity is none, or the message is too long.
     """
 
     kind: str
@@ -61,6 +66,12 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     until: int = 0
     source: str = ""
     number: int = 0
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES:
+            raise ValueError(f"severity is {self.severity!r}, expected one of {', '.join(SEVERITIES)}")
+        if len(self.message) > MAX_MESSAGE_CHARS:
+            raise ValueError(f"a message of {len(self.message):,} characters, expected at most {MAX_MESSAGE_CHARS:,}")
 
     @property
     def id(self) -> str:

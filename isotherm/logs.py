@@ -20,6 +20,8 @@ def configure(settings: Settings, process: str) -> None:
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     logging.getLogger("gmqtt").setLevel(logging.ERROR)  # warns of every lost connection several times
     logging.getLogger("mode.timers").setLevel(logging.ERROR)  # warns when a commit takes longer than its interval
+    # Says that a group has not committed: the store's progress counts, and an analytic that makes nothing commits rarely.
+    logging.getLogger("faust.transport.consumer").setLevel(logging.CRITICAL)
     for chatty in ("aiokafka", "amqtt", "transitions", "aiohttp.access", "coap-server", "coap", "faust", "mode", "bokeh"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
 

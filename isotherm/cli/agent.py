@@ -23,7 +23,6 @@ from isotherm.settings import Settings
 from isotherm.store import client
 
 if TYPE_CHECKING:
-    from agents.analytic import Analytic
     from agents.trial import Outcome
 
 FOLLOW_SECONDS = 20.0
@@ -159,11 +158,13 @@ def enable(
     outcome = _attempt(settings, entry, file, Scope("", now - 24 * 3_600_000_000, now, CHECK_READINGS))
     if outcome.problem:
         raise AnalyticFailed(f"{entry.name} is not enabled: {outcome.problem}")
-    if outcome.is_made_up and not anyway:
+    if outcome.inputs_missing and not anyway:
         raise AnalyticFailed(
-            f"{entry.name} is not enabled: there is no series {' or '.join(outcome.inputs_wanted)} of the last day. "
+            f"{entry.name} is not enabled: there is no series {' or '.join(outcome.inputs_missing)} of the last day. "
             "Set other inputs, or say --anyway"
         )
+    if not (outcome.is_made_up or outcome.derived or outcome.events):
+        print(f"note: it made nothing of {outcome.readings:,} readings", file=sys.stderr)
     _refuse_cycles(settings, entries, entry)
     status = run(settings, _enable(settings, entry))
     if as_json:
@@ -236,20 +237,20 @@ async def _entries(settings: Settings) -> dict[str, Entry]:
 
 
 def _described(entry: Entry, path: Path) -> dict[str, Any]:
-    from agents import loader
+    from agents.runner import Job
+    from agents.trial import describe
 
     row: dict[str, Any] = {"name": entry.name, "analytic": entry.analytic, "enabled": entry.is_enabled, "file": str(path)}
     try:
-        analytic = loader.load(path)
-        parameters = analytic.parameters(entry.parameters)
+        told = describe(Job(entry.name, path, entry.parameters), _context())
     except IsothermError as error:
         return row | {"inputs": [], "outputs": {}, "parameters": {}, "text": str(error).splitlines()[-1]}
-    return row | {
-        "inputs": list(analytic.inputs(parameters)),
-        "outputs": dict(analytic.outputs(parameters)),
-        "parameters": parameters.model_dump(mode="json"),
-        "text": analytic.text.partition("\n\n")[0].replace("\n", " "),
-    }
+    text = told.text.partition("\n\n")[0].replace("\n", " ")
+    return row | {"inputs": told.inputs, "outputs": told.outputs, "parameters": told.parameters, "text": text}
+
+
+def _context() -> Any:
+    return multiprocessing.get_context("forkserver")
 
 
 def _path(file: str, settings: Settings) -> Path:
@@ -285,24 +286,24 @@ def _attempt(settings: Settings, entry: Entry, file: str, scope: Any) -> Outcome
 
     path = _path(file, settings)
     job = Job(entry.name or path.stem, path, entry.parameters)
-    context = multiprocessing.get_context("forkserver")
     with Console(stderr=True).status(f"trying {path.name} over stored history"):
-        return trial.attempt(job, settings, context, scope)
+        return trial.attempt(job, settings, _context(), scope)
 
 
 def _refuse_cycles(settings: Settings, entries: dict[str, Entry], entry: Entry) -> None:
     from agents import loader
     from agents.cycles import Flow, cycle
+    from agents.runner import Job
+    from agents.trial import describe
 
     files = loader.find(settings)
     flows = {}
     for one in [*(other for name, other in entries.items() if other.is_enabled and name != entry.name), entry]:
         try:
-            analytic: Analytic = loader.load(files[one.analytic])
-            parameters = analytic.parameters(one.parameters)
+            told = describe(Job(one.name, files[one.analytic], one.parameters), _context())
         except (KeyError, IsothermError):
             continue  # it does not run
-        flows[one.name] = Flow(analytic.inputs(parameters), list(analytic.outputs(parameters)))
+        flows[one.name] = Flow(told.inputs, list(told.outputs))
     found = cycle(flows, entry.name)
     if found is not None:
         raise AnalyticFailed(

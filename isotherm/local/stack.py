@@ -208,18 +208,19 @@ async def _drain(settings: Settings, seconds: float) -> tuple[Mapping[str, ledge
     Returns:
         The last ledger, and whether it came to that.
     """
-    deadline = time.monotonic() + seconds
     lines: Mapping[str, ledger.Line] = {}
     try:
-        async with asyncio.timeout(seconds), client.connected(settings) as redis, kafka.Reader(settings) as log:
-            log_id = await kafka.cluster_id(settings)
+        log_id = await kafka.cluster_id(settings)
+        lines = await read_ledger(settings, log_id)
+        async with kafka.Reader(settings) as log, client.connected(settings) as redis:
+            deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 is_analysed = await _is_analysed(redis, log, log_id)
                 lines = await ledger.read(redis, settings.partitions, log_id)
                 if is_analysed and not any(line.in_flight for line in lines.values()):
                     return lines, True
                 await asyncio.sleep(0.05)
-    except (Unavailable, TimeoutError) as error:
+    except Unavailable as error:
         _log.debug("not drained: %r", error)
     return lines, False
 
