@@ -22,6 +22,7 @@ import socket
 import time
 from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -45,7 +46,9 @@ from isotherm.store import client
 LOOK_SECONDS = 1.0
 """How often files, entries and processes are looked at."""
 
-STOP_SECONDS = 5.0
+STOP_SHARE = 1 / 20
+"""How long a process may take to end, as a share of the time that its group would wait for it if it were killed."""
+
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """How long a process that ended waits for its next start, by how often it has ended."""
 
@@ -78,6 +81,12 @@ async def run(settings: Settings, only: Sequence[str] = ()) -> None:
                 await host.run(stop)
         finally:
             REGISTRY.unregister(host)
+
+
+def _end_servers() -> None:
+    """End the two processes that multiprocessing has started beside ours, and wait for them: it would leave them to init."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +142,7 @@ class Host(Collector):
                     await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
         finally:
             await asyncio.gather(*(self._end(process) for process in self._processes.values()))
+            _end_servers()
 
     def waiting_for(self) -> str | None:
         """Return None when it is known what is to run: how that is doing, `isotherm agent status` tells."""
@@ -284,10 +294,10 @@ class Host(Collector):
         if process.running.pid is not None and process.running.exitcode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.running.pid, signal.SIGTERM)
-            await asyncio.to_thread(process.running.join, STOP_SECONDS)
+            await asyncio.to_thread(process.running.join, STOP_SHARE * self._settings.group_session_seconds)
             if process.running.exitcode is None:
                 process.running.kill()
-                await asyncio.to_thread(process.running.join, STOP_SECONDS)
+                await asyncio.to_thread(process.running.join)
         self._forget(process)
 
     async def _report(self) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ class Runner:
         self._log_id = log_id
         self._instance = ledger.instance_of(f"agent/{job.name}")
         self._account = ledger.Account()
+        self._makes_readings = bool(analytic.outputs(parameters))
         self._meter = Meter()
         self._store = AnalyticStore(redis, job.name, log_id)
         site = Site(
@@ -152,12 +154,18 @@ class Runner:
         worker = Worker(
             self._settings, self._job.name, self._plan.topic, self._plan.open, self._store.progress, REST_SECONDS
         )
-        async with ledger.reported(self._redis, self._instance, self._log_id, self._account):
+        async with self._in_the_ledger():
             try:
                 await worker.run(stop, self._keep_reporting(worker, beat), *self._plan.beside())
             finally:
                 with contextlib.suppress(Unavailable):
                     await Analytics(self._redis).retract(self._status(worker, 1.0, self._meter))
+
+    def _in_the_ledger(self) -> AbstractAsyncContextManager[None]:
+        """Keep a line of the ledger, if there are derived readings to count."""
+        if not self._makes_readings:
+            return contextlib.nullcontext()
+        return ledger.reported(self._redis, self._instance, self._log_id, self._account)
 
     async def _deliver(self, partition: int, outgoing: Sequence[Outgoing]) -> None:
         for topic, key, value, readings in outgoing:

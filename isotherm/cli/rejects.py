@@ -165,6 +165,7 @@ def replay(
     print(
         f"{figures['rejects']} rejects: {figures['accepted']} readings accepted, {figures['rejected']} refused again"
         + (f", {figures['cut']} passed over because not all of their bytes were kept" if figures["cut"] else "")
+        + (f", {figures['stored']} passed over because only an analytic failed on them" if figures["stored"] else "")
         + (
             f", {figures['replayed_before']} passed over because they were replayed before (--again)"
             if figures["replayed_before"]
@@ -197,10 +198,12 @@ async def _replay(
     if missing := ids - {kept.id for kept in found}:
         raise IsothermError(f"there is no reject {min(missing)!r}; see: isotherm rejects list")
     left = [kept for kept in found if again or not kept.replayed]
-    whole = [kept for kept in left if kept.record.is_whole]
+    wanting = [kept for kept in left if kept.record.reason != "analytic"]
+    whole = [kept for kept in wanting if kept.record.is_whole]
     figures: dict[str, Any] = {
         "rejects": len(whole),
-        "cut": len(left) - len(whole),
+        "cut": len(wanting) - len(whole),
+        "stored": len(left) - len(wanting),
         "replayed_before": len(found) - len(left),
     }
     figures |= {"accepted": 0, "rejected": 0}

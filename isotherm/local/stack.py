@@ -28,7 +28,7 @@ from isotherm.topics import TOPICS
 _log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.5
-DRAIN_SECONDS = 1.5
+DRAIN_SECONDS = 1.0
 """How long a stop waits for the worker to store what the connectors have taken in."""
 
 QUICK_SESSION_SECONDS = 6.0
@@ -38,7 +38,7 @@ BROKER_CHECK_SECONDS = 5.0
 RENEW_DRAIN_SECONDS = 15.0
 """How long a broker that starts anew waits for the worker."""
 
-STAGE_SECONDS = {0: 0.7, 1: 1.0, 2: 0.8, 3: 0.3, 4: 0.8}
+STAGE_SECONDS = {0: 0.7, 1: 1.0, 2: 1.2, 3: 0.3, 4: 0.8}
 """How long each stage of a stop may take; with the drain, less than 5 s in all."""
 
 _EXTERNAL = {"kafka": "kafka", "redis": "store", "mqtt": "mqtt-broker"}
@@ -208,12 +208,12 @@ async def _drain(settings: Settings, seconds: float) -> tuple[Mapping[str, ledge
     Returns:
         The last ledger, and whether it came to that.
     """
+    deadline = time.monotonic() + seconds
     lines: Mapping[str, ledger.Line] = {}
     try:
         log_id = await kafka.cluster_id(settings)
         lines = await read_ledger(settings, log_id)
         async with kafka.Reader(settings) as log, client.connected(settings) as redis:
-            deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 is_analysed = await _is_analysed(redis, log, log_id)
                 lines = await ledger.read(redis, settings.partitions, log_id)

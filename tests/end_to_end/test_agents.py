@@ -169,6 +169,10 @@ def test_the_tutorial_does_what_it_says(site: Site) -> None:
     assert (site.agents.parent.parent / "trend.png").read_bytes().startswith(b"\x89PNG")
     assert len(site.values("temperature_trend", "room-001")) > 0
     site.until(lambda: site.values("temperature_f", "room-001"))
+    with urllib.request.urlopen(f"http://127.0.0.1:{site.stack.ports.agents_health}/metrics", timeout=10) as answer:
+        metrics = answer.read().decode()
+    for name in ("lag", "packs", "us_per_reading", "errors"):
+        assert f'isotherm_analytic_{name}{{analytic="presence"}}' in metrics
     for command in (
         "agent disable fahrenheit",
         "agent disable anomaly",
@@ -245,6 +249,7 @@ def test_a_record_that_an_analytic_hangs_on_goes_to_rejects_and_the_others_throu
     site.until(lambda: site.values("t_x2", "attic") == [2, 4], seconds=60)
     [reject] = [one for one in site.stack.json("rejects", "list") if one["reason"] == "analytic"]
     assert "hung" in reject["detail"]
+    assert site.stack.json("rejects", "replay")["stored"] == 1  # it is in the store already
     for name in ("hang", "beside"):
         assert site.type(f"isotherm agent disable {name}").returncode == 0
 
