@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from agents import runner
 from agents.runner import Job
 from isotherm import logs
-from isotherm.errors import IsothermError, SettingsError
+from isotherm.errors import IsothermError, SettingsError, first_of
 from isotherm.process import die_with_parent, run_process, set_name, stop_signal
 from isotherm.settings import Settings
 
@@ -46,7 +46,7 @@ def main(job: Job, settings: Settings, pipe: Connection, at: MutableSequence[int
     try:
         run_process(work())
     except* IsothermError as group:
-        error = _first(group)
+        error = first_of(group)
         log.error("%s", error)
         pipe.send(str(error))
         sys.exit(EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILED)
@@ -59,11 +59,3 @@ async def _beat(pipe: Connection) -> None:
     while True:
         pipe.send(None)
         await asyncio.sleep(BEAT_SECONDS)
-
-
-def _first(group: BaseExceptionGroup[IsothermError]) -> IsothermError:
-    one: BaseException = group
-    while isinstance(one, BaseExceptionGroup):
-        one = one.exceptions[0]
-    assert isinstance(one, IsothermError)
-    return one

@@ -56,3 +56,15 @@ class AnalyticFailed(IsothermError):
 
 class LogConflict(IsothermError):
     """The store's progress and the Kafka log cannot both be right."""
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> IsothermError:
+    """Return the error of ours among those that ended a task group; raises the group when there is none."""
+    ours = group.subgroup(IsothermError)
+    while ours is not None:
+        for error in ours.exceptions:
+            if isinstance(error, IsothermError):
+                return error
+            if isinstance(error, BaseExceptionGroup):
+                ours = error
+    raise group

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.engine import Changes, Derived, Outputs
+from agents.engine import Derived, Outputs
 from agents.engines.naming import named, output_series
-from agents.gather import Codes, begins, gather, in_order, wanted
+from agents.engines.rows import TableEngine
+from agents.gather import begins, gather, in_order, wanted
 from agents.readings import Readings
-from agents.table import Table
 from isotherm.pack import Pack
 
 
-class BatchEngine:
+class BatchEngine(TableEngine):
     """Calls a function with columns, and keeps a row of state for each series."""
 
     def __init__(
@@ -27,22 +27,8 @@ class BatchEngine:
         is_wanted = wanted(inputs, output)
         self._output = output
         self._unit = unit
-        self._table = Table(default)
-        self._codes = Codes(lambda name: self._table.code(name) if is_wanted(name) else -1)
+        super().__init__(default, lambda name: self._table.code(name) if is_wanted(name) else -1)
         self._made: dict[str, str] = {}  # series → the one that is made from it
-
-    def load(self, rows: Mapping[str, bytes]) -> None:
-        """Begin with a state."""
-        self._codes.clear()
-        self._table.load(rows)
-
-    def changes(self) -> Changes:
-        """Return what has changed."""
-        return self._table.changes()
-
-    def tick(self, now: int) -> Outputs:
-        """Nothing happens by itself."""
-        return Outputs()
 
     def run(self, packs: Sequence[Pack]) -> Outputs:
         """Take in packs."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.engine import Changes, Derived, Failure, Outputs
-from agents.gather import NEVER, Codes, Rows, begins, gather, in_order
-from agents.table import Table
+from agents.engine import Derived, Failure, Outputs
+from agents.engines.rows import TableEngine
+from agents.gather import NEVER, Rows, begins, gather, in_order
 from isotherm.pack import Pack
 
 Function = Callable[..., Any]
 
 
-class FormulaEngine:
+class FormulaEngine(TableEngine):
     """Joins the metrics of a device by time, and calls a function of their newest values."""
 
     def __init__(
@@ -38,8 +38,7 @@ class FormulaEngine:
         self._max_age = max_age
         width = len(inputs)
         dtype = np.dtype([("time", "<i8", (width,)), ("value", "<f8", (width,))])
-        self._table = Table(np.array(([NEVER] * width, [0.0] * width), dtype=dtype))
-        self._codes = Codes(self._code)
+        super().__init__(np.array(([NEVER] * width, [0.0] * width), dtype=dtype), self._code)
 
     def _code(self, name: str) -> int:
         """Return device × inputs + input."""
@@ -47,19 +46,6 @@ class FormulaEngine:
             if is_wanted(name):
                 return self._table.code(name.partition("/")[0]) * len(self._wanted) + at
         return -1
-
-    def load(self, rows: Mapping[str, bytes]) -> None:
-        """Begin with a state."""
-        self._codes.clear()
-        self._table.load(rows)
-
-    def changes(self) -> Changes:
-        """Return what has changed."""
-        return self._table.changes()
-
-    def tick(self, now: int) -> Outputs:
-        """Nothing happens by itself."""
-        return Outputs()
 
     def run(self, packs: Sequence[Pack]) -> Outputs:
         """Take in packs."""

@@ -21,7 +21,7 @@ from isotherm.cli import (
     run,
     show,
 )
-from isotherm.errors import IsothermError
+from isotherm.errors import IsothermError, first_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,23 +50,11 @@ def main() -> None:
     try:
         app()
     except BaseExceptionGroup as group:
-        _fail(_first(group))
+        _fail(first_of(group))
     except IsothermError as error:
         _fail(error)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has left: nothing to say, and nobody to say it to
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> IsothermError:
-    """Return the error of ours among those that ended a task group; raises the group when there is none."""
-    ours = group.subgroup(IsothermError)
-    while ours is not None:
-        for error in ours.exceptions:
-            if isinstance(error, IsothermError):
-                return error
-            if isinstance(error, BaseExceptionGroup):
-                ours = error
-    raise group
 
 
 def _fail(error: IsothermError) -> None:
