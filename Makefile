@@ -1,5 +1,5 @@
 # make run    the whole pipeline with a simulated fleet, at http://localhost:7300/
-# make test   every test, with its own set-up
+# make test   every test, with its own set-up, WORKERS=4 at a time; ARGS="-n0 --pdb" one after the other
 # make check  ruff, mypy --strict, import-linter
 # make chaos, make fuzz, make bench: the long ones
 
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # A machine may name further places to look for wheels; the hashes hold wherever they come from.
 
-.PHONY: run setup test chaos fuzz bench check kafka lock screenshot clean
+.PHONY: run setup test chaos fuzz bench check kafka lock screenshots clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -34,7 +34,14 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 
 test: $(VENV)/ready-dev
 	@tests/prepare.sh
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
+
+# More than there are cores: much of the time a test waits for servers to start and groups to form. A module or class, whose tests
+# may share a server, runs in one process; they begin in the order of tests/conftest.py.
+WORKERS ?= 4
+
+# Else each of the processes that the tests start, some thousands, would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The long forms: everything killed at random under a million numbered readings, Kafka stopped for longer; a million fuzzed inputs
 # a parser.
@@ -74,9 +81,9 @@ lock:
 LOCK := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header
 
-# The README's picture, taken from a running stack.
-screenshot: $(VENV)/ready-dev
-	@$(BIN)/python infra/readme_picture.py
+# The pictures in docs/, taken from a stack of their own.
+screenshots: $(VENV)/ready-dev
+	@$(BIN)/python infra/screenshots.py
 
 clean:
 	@rm -rf $(VENV) .isotherm .kafka .mypy_cache .ruff_cache *.egg-info

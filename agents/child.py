@@ -12,14 +12,9 @@ from multiprocessing.connection import Connection
 from agents import runner
 from agents.runner import Job
 from isotherm import logs
-from isotherm.errors import IsothermError, SettingsError, first_of
+from isotherm.errors import IsothermError, first_of
 from isotherm.process import die_with_parent, run_process, set_name, stop_signal
 from isotherm.settings import Settings
-
-EXIT_SETTINGS = 2
-"""It cannot run as it was told to, and trying again does not help."""
-
-EXIT_FAILED = 1
 
 BEAT_SECONDS = 1.0
 
@@ -49,10 +44,10 @@ def main(job: Job, settings: Settings, pipe: Connection, at: MutableSequence[int
         error = first_of(group)
         log.error("%s", error)
         pipe.send(str(error))
-        sys.exit(EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILED)
+        sys.exit(1)
     except* BrokenPipeError:
         log.error("the host is gone")
-        sys.exit(EXIT_FAILED)
+        sys.exit(1)
 
 
 async def _beat(pipe: Connection) -> None:

@@ -11,11 +11,15 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 from agents import loader
 from isotherm.errors import AnalyticFailed, IsothermError
 
 CPU_SECONDS = 10
 WALL_SECONDS = 30
+LOOPS_SECONDS = 2.0
+"""Of CPU time: what waits uses less until the wall time is over."""
 MEMORY_BYTES = 4 * 2**30
 
 _Answer = TypeVar("_Answer")
@@ -40,7 +44,7 @@ def confined(context: ForkServerContext, path: Path, work: Callable[..., _Answer
     theirs.close()
     try:
         if not ours.poll(WALL_SECONDS):
-            raise AnalyticFailed(f"it did not end within {WALL_SECONDS} s: does it wait for something?")
+            raise AnalyticFailed(_how_it_goes_on(process.pid))
         answer = ours.recv()
     except EOFError:
         process.join(1)
@@ -79,6 +83,16 @@ def _end_all(group: int | None) -> None:
                 kill(group, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def _how_it_goes_on(pid: int | None) -> str:
+    """Say what a process does that took too long; on a busy machine a loop without end has had little of the CPU."""
+    try:
+        used = sum(psutil.Process(pid).cpu_times()[:2])
+    except psutil.Error:
+        used = 0.0
+    question = "is there a loop without end?" if used > LOOPS_SECONDS else "does it wait for something?"
+    return f"it did not end within {WALL_SECONDS} s, with {used:.1f} s of CPU time: {question}"
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from isotherm.pack import Attribute, Pack
+from isotherm.store.layout import STORER
 from isotherm.store.writer import Batch
 
-NAME = "downsample"
+NAME = STORER
 
 
 def downsample(packs: Sequence[Pack]) -> Batch:

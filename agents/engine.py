@@ -93,7 +93,6 @@ class Engine(Protocol):
         """Return what has changed since this was last asked."""
 
 
-def rows_after(rows: Mapping[str, bytes], engine: Engine) -> dict[str, bytes]:
-    """Return a state with an engine's changes in it."""
-    changes = engine.changes()
+def rows_after(rows: Mapping[str, bytes], changes: Changes) -> dict[str, bytes]:
+    """Return a state with changes in it."""
     return {key: row for key, row in {**rows, **changes.rows}.items() if key not in changes.gone}

@@ -10,13 +10,14 @@
     def score(readings): ...                               # numpy columns → columns
 
 Keyword-only arguments with a type and a default are parameters, which can be set where the analytic is enabled. A function
-is called with readings in order of time, without those that come late or again.
+is called with readings in order of time, without those that come late or again, unless it declares that any order will do.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -77,7 +78,12 @@ def formula(
 
 
 def per_reading(
-    inputs: str, *, output: str = "", unit: str = "", per: Literal["series", "device"] = "series"
+    inputs: str,
+    *,
+    output: str = "",
+    unit: str = "",
+    per: Literal["series", "device"] = "series",
+    any_order: bool = False,
 ) -> Callable[[Function], Analytic]:
     """Declare what is done with each reading.
 
@@ -89,20 +95,23 @@ def per_reading(
         output: Metric that is made; ``{metric}`` stands for that of the reading.
         unit: Its unit, RFC 8428; a parameter.
         per: What has a state: a series, or a device as a whole.
+        any_order: The function has no state, so it gets readings that come late, or again, like all others.
     """
 
     def declare(function: Function) -> Analytic:
         count = sum(one.kind is not one.KEYWORD_ONLY for one in inspect.signature(function).parameters.values())
         if count not in (1, 2):
             raise TypeError(f"{function.__name__} takes {count} arguments, expected a reading, and perhaps a state")
+        if any_order and count == 2:
+            raise TypeError(f"{function.__name__} has a state, which depends on the order of readings: leave out any_order")
 
         def build(name: str, parameters: Any) -> ReadingEngine:
             call = _with(function, parameters)
             with_state = call if count == 2 else lambda reading, _: call(reading)
-            return ReadingEngine(name, with_state, parameters.inputs, parameters.output, parameters.unit, per)
+            return ReadingEngine(name, with_state, parameters.inputs, parameters.output, parameters.unit, per, any_order)
 
         model = parameters_of(function, inputs=(str, inputs), output=(str, output), unit=(str, unit))
-        return _of_series(function, model, build)
+        return replace(_of_series(function, model, build), is_order_insensitive=any_order)
 
     return declare
 

@@ -26,7 +26,6 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 from prometheus_client.core import REGISTRY, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -35,7 +34,7 @@ from agents import child, loader, trial
 from agents.runner import Job
 from agents.shard import MAX_BATCH_RECORDS
 from isotherm import health
-from isotherm.analytics import Analytics, Entry, Status
+from isotherm.analytics import Analytics, Entry, State, Status
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.logs import Throttle
@@ -125,6 +124,7 @@ class Host(Collector):
         self._only = only
         self._processes: dict[str, Process] = {}
         self._refused: dict[str, tuple[Version, str]] = {}
+        self._idle: dict[str, str] = {}  # name → what it waits for
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._looked = False
         self._throttle = Throttle()
@@ -180,9 +180,17 @@ class Host(Collector):
             if name not in entries:
                 raise SettingsError(f"there is no analytic {name!r} to run: enable it, or choose of {', '.join(entries)}")
         chosen = [entry for name, entry in entries.items() if (name in self._only if self._only else entry.is_enabled)]
+        idle = await self._analytics.idle()
+        self._idle = {
+            entry.name: idle[entry.analytic]
+            for entry in chosen
+            if entry.analytic in idle and entry.name not in self._processes
+        }
         files = loader.find(self._settings)
         found = {}
         for entry in chosen:
+            if entry.name in self._idle:
+                continue
             path = files.get(entry.analytic)
             if path is None:
                 if entry.name not in self._processes and self._throttle(entry.name) is not None:
@@ -303,15 +311,15 @@ class Host(Collector):
     async def _report(self) -> None:
         """Tell of those that do not run, which cannot tell it themselves."""
         await self._analytics.look(self._name)
-        told = {name: ("refused", problem) for name, (_, problem) in self._refused.items()}
+        told: dict[str, tuple[State, str]] = {name: ("idle", why) for name, why in self._idle.items()}
+        told |= {name: ("refused", problem) for name, (_, problem) in self._refused.items()}
         told |= {
             name: ("failing", process.problem)
             for name, process in self._processes.items()
             if process.running is None and process.problem
         }
         for name, (state, problem) in told.items():
-            fields: dict[str, Any] = {"state": state, "problem": problem}
-            await self._analytics.report(Status(name=name, instance=self._name, at=now_us(), **fields))
+            await self._analytics.report(Status(name=name, instance=self._name, at=now_us(), state=state, problem=problem))
 
 
 _METRICS = {

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
+from agents.controlling import keep_commands
 from agents.downsample import NAME, downsample
 from agents.shard import LogRecord, until_available
 from agents.worker import Assignment, Worker
@@ -64,7 +65,7 @@ async def run(settings: Settings) -> None:
                 settings, NAME, READINGS, lambda partition, _: Storing(partition, writer, quarantine), writer.progress
             )
             async with health.served(settings, worker.waiting_for):
-                await worker.run(stop, keep_sealing(sealers, worker.partitions))
+                await worker.run(stop, keep_sealing(sealers, worker.partitions), keep_commands(settings, redis))
         finally:
             await producer.stop()
 

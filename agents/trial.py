@@ -246,7 +246,7 @@ def run_over(
             engine = after_restart()
             engine.load(rows)
         outputs.add(engine.run(packs[at : at + together]))
-        rows = rows_after(rows, engine)
+        rows = rows_after(rows, engine.changes())
     return outputs
 
 

@@ -55,6 +55,8 @@ class _Known(NamedTuple):
 
     identity: Identity
     type: str
+    gateway: str
+    children: frozenset[str]
 
 
 def only(device: str) -> Identity:
@@ -123,6 +125,24 @@ class Doorkeeper:
         found = await self._ask("device", device, self._registry.get)
         return "" if found is None else found.type
 
+    async def gateway_of(self, device: str) -> str:
+        """Return the gateway that speaks for a device, or empty.
+
+        Raises:
+            Unavailable: the registry does not answer.
+        """
+        found = await self._ask("device", device, self._registry.get)
+        return "" if found is None else found.gateway
+
+    async def children_of(self, device: str) -> frozenset[str]:
+        """Return the devices that a gateway speaks for.
+
+        Raises:
+            Unavailable: the registry does not answer.
+        """
+        found = await self._ask("device", device, self._registry.get)
+        return frozenset() if found is None else found.children
+
     async def _ask(self, kind: str, what: str, ask: Callable[[str], Awaitable[Device | None]]) -> _Known | None:
         key = _key(kind, what)
         now = time.monotonic()
@@ -137,7 +157,10 @@ class Doorkeeper:
             return found  # who was known before the store went away still is
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        answer = _Known(Identity(device.name, device.children | {device.name}), device.type) if device else None
+        answer = None
+        if device is not None:
+            identity = Identity(device.name, device.children | {device.name})
+            answer = _Known(identity, device.type, device.gateway, device.children)
         self._known[key] = now, answer
         return answer
 

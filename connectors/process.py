@@ -11,14 +11,16 @@ from pathlib import Path
 
 from connectors import coap, http, mqtt, tcp
 from connectors.decoders import Decoders
+from connectors.dispatch import Dispatcher
 from connectors.formats.catalogue import Catalogue
 from connectors.identity import Doorkeeper
 from connectors.intake import Intake
 from connectors.plugins import function_in
 from connectors.site import Listening, Site
 from isotherm import health, kafka, ledger
+from isotherm.commands import Control
 from isotherm.errors import SettingsError, Unavailable
-from isotherm.process import raise_file_limit, stop_signal
+from isotherm.process import end, raise_file_limit, stop_signal
 from isotherm.registry import Registry
 from isotherm.settings import Settings
 from isotherm.store import client
@@ -77,7 +79,8 @@ async def run(protocol: str, listening: Listening, settings: Settings) -> None:
             ledger.reported(redis, instance, await kafka.cluster_id(settings), account),
             _noted(intake, Registry(redis)),
             intake.running(),
-            _opened(listening(_site(settings, intake, Registry(redis))), stop) as where,
+            _dispatching(settings, redis, producer, instance) as (doorkeeper, dispatcher),
+            _opened(listening(_site(settings, intake, doorkeeper, dispatcher)), stop) as where,
         ):
             log.info("listening on %s", where)
             await stop.wait()
@@ -136,9 +139,24 @@ async def _before(stop: asyncio.Event) -> AsyncIterator[None]:
         stopping.cancel()
 
 
-def _site(settings: Settings, intake: Intake, registry: Registry) -> Site:
+@contextlib.asynccontextmanager
+async def _dispatching(
+    settings: Settings, redis: client.Client, producer: kafka.Producer, instance: str
+) -> AsyncIterator[tuple[Doorkeeper, Dispatcher]]:
+    """Bring commands to devices for the length of the block."""
+    doorkeeper = Doorkeeper(settings, Registry(redis))
+    dispatcher = Dispatcher(Control(redis, settings.partitions, producer), doorkeeper, redis, instance)
+    running = asyncio.create_task(dispatcher.run(), name="dispatch")
+    try:
+        yield doorkeeper, dispatcher
+    finally:
+        await dispatcher.stop()
+        await end([running])
+
+
+def _site(settings: Settings, intake: Intake, doorkeeper: Doorkeeper, dispatcher: Dispatcher) -> Site:
     decoders = decoders_of(settings)
-    return Site(settings, intake, Doorkeeper(settings, registry), catalogue_of(settings, decoders), decoders)
+    return Site(settings, intake, doorkeeper, catalogue_of(settings, decoders), dispatcher, decoders)
 
 
 def catalogue_of(settings: Settings, decoders: Decoders | None = None) -> Catalogue:

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from connectors.decoders import Decoders
+from connectors.dispatch import Dispatcher
 from connectors.formats.catalogue import Catalogue
 from connectors.identity import Doorkeeper
 from connectors.intake import Intake
@@ -22,6 +23,7 @@ class Site:
         intake: Takes in what was decoded.
         doorkeeper: Tells who a peer is.
         catalogue: The decoders.
+        dispatcher: Brings commands to devices, and takes what they say of them.
         decoders: Which of them are the user's own, and for what.
     """
 
@@ -29,6 +31,7 @@ class Site:
     intake: Intake
     doorkeeper: Doorkeeper
     catalogue: Catalogue
+    dispatcher: Dispatcher
     decoders: Decoders = field(default_factory=Decoders)
 
 

@@ -6,12 +6,17 @@
 
 A connection may begin with a line that says who it is and asks for acknowledgements:
 
-    {"hello":{"device":"room-1","token":"…","ack":true}}
+    {"hello":{"device":"room-1","token":"…","ack":true,"commands":true}}
 
 and is then answered: ``{"ack":n}`` when Kafka has n readings of this connection, ``{"error":{…}}`` for each input that was
 refused (with ``count`` and the first of them when there were several in one chunk). A bad line costs that line and nothing
 else; after one that is too long, the next newline begins anew. When Kafka is away the connection is not read any further,
-and is told so.
+and is told so. A device that asks for its commands gets each as a line, and says what came of it; ``replied`` tells it that
+Kafka has that:
+
+    ← {"command":{"id":"…","device":"room-1","name":"blink","parameters":{},"deadline":1790000060.0,"timeout":59.9}}
+    → {"reply":{"id":"…","result":null}}
+    ← {"replied":"…"}
 
 A connection is a protocol object without tasks or buffers of its own, so that ten thousand quiet ones cost little; one sweep
 a second over all of them sees to the time-outs. What a connection sent is taken in piece by piece, one a turn of the event
@@ -22,13 +27,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 
 from connectors.answers import Answer, Answers, error
 from connectors.connections import Connection, Connections, served
+from connectors.dispatch import WHOSE_COMMANDS, Given, line, not_kept, reply_in
 from connectors.formats.catalogue import GRAPHITE, INFLUX, NDJSON, detect
 from connectors.formats.decoded import Decoded
 from connectors.formats.lines import MAX_CHUNK_BYTES, LineFramer
@@ -38,7 +45,8 @@ from connectors.receipt import Receipt
 from connectors.site import Site
 from connectors.tls import certified_device
 from isotherm.clock import now_us
-from isotherm.errors import IsothermError, Unauthorized, Unavailable
+from isotherm.commands import Command
+from isotherm.errors import InvalidReading, IsothermError, Unauthorized, Unavailable
 from isotherm.rejects import Rejected
 
 SWEEP_SECONDS = 0.5
@@ -89,6 +97,7 @@ class _Listener:
         self.open: Connections[_Connection] = Connections(site.settings, "tcp")
         self._waiting = 0
         self._closing: asyncio.Event | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     @property
     def window(self) -> int:
@@ -98,6 +107,12 @@ class _Listener:
     def waits(self, change: int) -> None:
         """Note that a connection begins (1) or ceases (-1) to wait for Kafka."""
         self._waiting += change
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done beside."""
+        task = asyncio.create_task(work, name="tcp-reply")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     def connection(self) -> _Connection:
         """Return the protocol object of a new connection."""
@@ -138,6 +153,7 @@ class _Connection(Connection):
         "_answers",
         "_asking",
         "_began",
+        "_commanded",
         "_form",
         "_framer",
         "_hello",
@@ -150,6 +166,7 @@ class _Connection(Connection):
         "_listener",
         "_piece",
         "_pieces",
+        "_replying",
         "_told_away",
     )
 
@@ -162,6 +179,8 @@ class _Connection(Connection):
         self._asking: asyncio.Task[None] | None = None  # for the identity
         self._began = False  # the first line was seen
         self._acknowledges = False
+        self._commanded: str | None = None  # the device whose commands it gets
+        self._replying = 0  # replies that Kafka has not got yet
         self._answers = Answers()
         self._inbox: list[bytes | Decoded] = []  # complete lines, and rejects
         self._pieces: Iterator[Decoded] = iter(())  # of the lines that are being taken in
@@ -203,6 +222,8 @@ class _Connection(Connection):
         self._acknowledges = False
         self._transport = None
         self._listener.leave(self)
+        if self._commanded is not None:
+            self._listener.site.dispatcher.leave(self._commanded, self)
         self.finish(is_broken=exc is not None)  # what was read is taken in all the same
 
     # What the listener calls.
@@ -222,7 +243,7 @@ class _Connection(Connection):
         elif self._is_to_be_asked_again(now):
             self._identify(self._hello or Hello(), certified_device(self._transport))
             self._pause_or_resume()
-        elif is_away and self._answers and not self._told_away:
+        elif is_away and not self._told_away and (self._answers or self._piece is not None):
             self._told_away = True
             self._say(error("unavailable", "Kafka is away; nothing more is read until it is back"))
         elif not is_away:
@@ -272,6 +293,7 @@ class _Connection(Connection):
                     self._turn_away(reason)
             self._asking = None
             self._identified_at = _now()
+            self._take_commands()
             self._work()
 
         if doorkeeper.is_open and certified is None and hello.device is None:
@@ -290,6 +312,53 @@ class _Connection(Connection):
             self._say(error(word, str(reason)))
         self._identity, self._is_ending, self._acknowledges = ANYONE, True, True
 
+    # Commands.
+
+    def _take_commands(self) -> None:
+        """Let commands come this way, if that was asked for and it is known whose they are."""
+        wanted = self._hello is not None and self._hello.commands and not self._is_ending
+        if not wanted or self._identity is None or self._commanded is not None or self._transport is None:
+            return
+        if self._identity.device is None:
+            self._say(WHOSE_COMMANDS)
+            return
+        self._commanded = self._identity.device
+        self._listener.site.dispatcher.enter(self._commanded, self)
+
+    async def give(self, command: Command) -> Given:
+        """Write a command to the peer."""
+        if self._transport is None or self._transport.is_closing() or self._is_ending or self._unread_at is not None:
+            return "returned"
+        self._transport.write(line(command) + b"\n")
+        return "sent"
+
+    def _take_replies(self, lines: bytes) -> bytes:
+        """Keep the replies among some lines; returns the others."""
+        others = []
+        for one in lines.splitlines(keepends=True):
+            reply = reply_in(one)
+            if reply is None:
+                others.append(one)
+            else:
+                self._replying += 1
+                self._listener.run(self._reply(reply))
+        return b"".join(others)
+
+    async def _reply(self, data: bytes) -> None:
+        """Keep a reply; it is refused as a reading is, and kept."""
+        try:
+            id = await self._listener.site.dispatcher.reply(self._identity or ANYONE, data)
+        except InvalidReading as refused:
+            self._inbox.append(Decoded.nothing(Rejected(refused.reason, refused.detail, data, self._commanded)))
+        except Unavailable as away:
+            self._say(not_kept(away))
+        else:
+            if self._acknowledges:
+                self._say({"replied": id})
+        finally:
+            self._replying -= 1
+            self._work()
+
     # Taking in.
 
     def _feed(self, lines: bytes, rejects: list[Rejected]) -> None:
@@ -298,6 +367,8 @@ class _Connection(Connection):
             self._inbox.append(Decoded.nothing(*rejects))
         if lines and not self._began:
             lines = self._begin(lines)
+        if self._commanded is not None and b'"reply"' in lines:
+            lines = self._take_replies(lines)
         if lines:
             self._inbox.append(lines)
 
@@ -313,6 +384,9 @@ class _Connection(Connection):
         self._acknowledges = hello.ack
         if self._identity is None or hello.device is not None:
             self._identify(hello, certified_device(self._transport))
+        elif hello.commands:
+            self._hello = hello
+            self._take_commands()
         return lines
 
     def _work(self) -> None:
@@ -387,7 +461,8 @@ class _Connection(Connection):
             self._transport.write(b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers))
 
     def _close_when_answered(self) -> None:
-        done = self._is_ending and not (self._inbox or self._piece or self._answers or self._asking)
+        is_busy = self._inbox or self._piece or self._answers or self._asking or self._replying
+        done = self._is_ending and not is_busy
         if done and self._transport is not None:
             self._transport.close()
 

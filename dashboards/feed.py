@@ -11,15 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
-from weakref import WeakSet
+from typing import Any, Protocol
 
 from prometheus_client import Counter, Gauge
 from redis.exceptions import RedisError
 
+from dashboards.audience import Audience, Listener, tell
 from dashboards.fleet import Fleet, News
+from dashboards.known import Known, KnownReader
 from dashboards.window import SPAN, Change, Window
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
@@ -34,8 +36,14 @@ TICK_SECONDS = 0.1
 FLEET_SECONDS = 1.0
 """The newest values of all series are read at most this often."""
 
+KNOWN_SECONDS = 2.0
+"""Presence, alarms and the registry are read this often while somebody watches them: they change in silence, too."""
+
 FALLBACK_SECONDS = 5.0
 """Everything watched is read this often though nothing was announced."""
+
+CATCH_UP_SECONDS = 0.2
+"""How often it is looked whether a browser that is behind has taken what it was sent."""
 
 RETRY_SECONDS = 0.5
 """Between two attempts to reach a store that does not answer."""
@@ -43,14 +51,11 @@ RETRY_SECONDS = 0.5
 log = logging.getLogger(__name__)
 
 _WATCHED = Gauge("isotherm_web_watched_series", "Series that open sessions watch.")
-_WATCHERS = Gauge("isotherm_web_watchers", "Sessions that watch something.")
+_WATCHERS = Gauge("isotherm_web_watchers", "Sessions, and lines of live charts, that watch something.")
 _READS = Counter("isotherm_web_reads_total", "Readings of the store for live pages.", ["what"])
 
 
-_W = TypeVar("_W")
-
-
-class Watcher(Protocol):
+class Watcher(Listener, Protocol):
     """A session, as the feed sees it. None of these may wait."""
 
     def store_changed(self, problem: str | None) -> None:
@@ -71,15 +76,28 @@ class FleetWatcher(Watcher, Protocol):
         """The newest values have changed."""
 
 
+class KnownWatcher(Watcher, Protocol):
+    """A session that watches presence, alarms and the registry."""
+
+    def known_changed(self, known: Known) -> None:
+        """They were read anew."""
+
+
 @dataclass(slots=True)
 class _Watched:
-    """A series that somebody watches; watchers are held weakly, so a session that is forgotten is no leak."""
+    """A series that somebody watches."""
 
     series: str
     partition: int
     window: Window = field(default_factory=Window)
     cursor: Cursor | None = None
-    watchers: WeakSet[SeriesWatcher] = field(default_factory=WeakSet)
+    watchers: Audience[SeriesWatcher] = field(default_factory=Audience)
+
+    def catch_up(self) -> None:
+        """Tell the window to those who have missed a change."""
+        if self.watchers.is_behind:
+            everything = self.window.everything()
+            self.watchers.catch_up(lambda watcher: watcher.window_changed(everything))
 
 
 class Feed:
@@ -91,10 +109,15 @@ class Feed:
         self._partitions = partitions
         self._series: dict[str, _Watched] = {}
         self._fleet = Fleet()
-        self._fleet_watchers: WeakSet[FleetWatcher] = WeakSet()
+        self._fleet_watchers: Audience[FleetWatcher] = Audience()
         self._fleet_due = 0.0
         self._fleet_stale = True
+        self._known_reader = KnownReader(redis, partitions)
+        self._known: Known | None = None
+        self._known_watchers: Audience[KnownWatcher] = Audience()
+        self._known_due = 0.0
         self._announced: set[int] = set()
+        self._all_at = 0.0  # when everything was announced last
         self._wake = asyncio.Event()
         self._problem: str | None = None
 
@@ -117,11 +140,19 @@ class Feed:
             self._fleet, self._fleet_stale, self._fleet_due = Fleet(), True, 0.0
         self._begin(watcher)
 
+    def watch_known(self, watcher: KnownWatcher) -> None:
+        """Tell ``watcher`` what is known of devices, now and whenever it was read anew."""
+        self._known_watchers.add(watcher)
+        if self._known is not None:
+            watcher.known_changed(self._known)
+        self._begin(watcher)
+
     def release(self, watcher: object) -> None:
         """Tell ``watcher`` nothing more."""
-        self._fleet_watchers.discard(watcher)  # type: ignore[arg-type]
+        self._fleet_watchers.discard(watcher)
+        self._known_watchers.discard(watcher)
         for watched in self._series.values():
-            watched.watchers.discard(watcher)  # type: ignore[arg-type]
+            watched.watchers.discard(watcher)
         self._forget_unwatched()
         self._wake.set()
 
@@ -166,15 +197,17 @@ class Feed:
 
     async def _woken(self) -> None:
         """Wait for an announcement, a new watcher, a due reading of the fleet, or until all is read anyway."""
-        seconds = FALLBACK_SECONDS
+        seconds = CATCH_UP_SECONDS if self._is_somebody_behind() else FALLBACK_SECONDS
         if self._fleet_watchers and self._fleet_stale:
             seconds = max(0.0, self._fleet_due - time.monotonic())
-        try:
+        if self._known_watchers:
+            seconds = min(seconds, max(0.0, self._known_due - time.monotonic()))
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-        except TimeoutError:
-            if seconds == FALLBACK_SECONDS:
-                self._announced.update(range(self._partitions))
+        if time.monotonic() - self._all_at >= FALLBACK_SECONDS:
+            self._all_at = time.monotonic()
+            self._announced.update(range(self._partitions))
 
     async def _read(self) -> None:
         self._wake.clear()
@@ -183,7 +216,14 @@ class Feed:
         await self._read_series([w for w in self._series.values() if w.cursor is None or w.partition in announced])
         if self._fleet_watchers and self._fleet_stale and time.monotonic() >= self._fleet_due:
             await self._read_fleet()
+        if self._known_watchers and time.monotonic() >= self._known_due:
+            await self._read_known()
         self._forget_unwatched()
+        for watched in self._series.values():
+            watched.catch_up()
+        self._fleet_watchers.catch_up(lambda watcher: watcher.fleet_changed(self._fleet, News([], anew=True)))
+        if (known := self._known) is not None:
+            self._known_watchers.catch_up(lambda watcher: watcher.known_changed(known))
 
     async def _read_series(self, due: Sequence[_Watched]) -> None:
         if not due:
@@ -200,7 +240,7 @@ class Feed:
             if first:
                 change = watched.window.everything()
             if change is not None:
-                _tell(watched.watchers, lambda watcher, change=change: watcher.window_changed(change))  # type: ignore[misc]
+                watched.watchers.tell(lambda watcher, change=change: watcher.window_changed(change))  # type: ignore[misc]
 
     async def _read_fleet(self) -> None:
         self._fleet_stale, self._fleet_due = False, time.monotonic() + FLEET_SECONDS
@@ -208,7 +248,13 @@ class Feed:
         news = fleet.update(await self._reader.latest())
         _READS.labels("fleet").inc()
         if news.anew or news.changed:
-            _tell(self._fleet_watchers, lambda watcher: watcher.fleet_changed(fleet, news))
+            self._fleet_watchers.tell(lambda watcher: watcher.fleet_changed(fleet, news))
+
+    async def _read_known(self) -> None:
+        self._known = known = await self._known_reader.read()
+        self._known_due = time.monotonic() + KNOWN_SECONDS
+        _READS.labels("known").inc()
+        self._known_watchers.tell(lambda watcher: watcher.known_changed(known))
 
     def _begin(self, watcher: Watcher) -> None:
         if self._problem is not None:
@@ -217,7 +263,11 @@ class Feed:
         self._wake.set()
 
     def _is_watched(self) -> bool:
-        return bool(self._series) or len(self._fleet_watchers) > 0
+        return bool(self._series) or len(self._fleet_watchers) > 0 or len(self._known_watchers) > 0
+
+    def _is_somebody_behind(self) -> bool:
+        audiences = self._fleet_watchers.is_behind, self._known_watchers.is_behind
+        return any(audiences) or any(watched.watchers.is_behind for watched in self._series.values())
 
     def _forget_unwatched(self) -> None:
         self._series = {name: watched for name, watched in self._series.items() if len(watched.watchers)}
@@ -227,27 +277,19 @@ class Feed:
         for watched in self._series.values():
             watched.cursor, watched.window = None, Window()
         self._fleet_stale, self._fleet_due = True, 0.0
+        self._known, self._known_due = None, 0.0
 
     def _set_problem(self, problem: str | None) -> None:
         if (problem is None) == (self._problem is None):
             return
         self._problem = problem
         log.info("the store answers again") if problem is None else log.warning("%s", problem)
-        _tell(self._watchers(), lambda watcher: watcher.store_changed(problem))
+        tell(self._watchers(), lambda watcher: watcher.store_changed(problem))
 
     def _watchers(self) -> set[Watcher]:
-        watchers: set[Watcher] = set(self._fleet_watchers)
+        watchers: set[Watcher] = set(self._fleet_watchers) | set(self._known_watchers)
         return watchers.union(*(watched.watchers for watched in self._series.values()))
 
     def _count(self) -> None:
         _WATCHED.set(len(self._series))
         _WATCHERS.set(len(self._watchers()))
-
-
-def _tell(watchers: Iterable[_W], tell: Callable[[_W], None]) -> None:
-    """Tell each; one session that fails does not keep the others from their news."""
-    for watcher in list(watchers):
-        try:
-            tell(watcher)
-        except Exception:
-            log.exception("a session could not show a change")

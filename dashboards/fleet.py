@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isotherm.store.reader import Latest
@@ -22,11 +22,18 @@ class News:
 
 
 class Fleet:
-    """The newest value of every series, ascending by device and metric."""
+    """The newest value of every series, ascending by device and metric.
+
+    Attributes:
+        latest: The values.
+        known: They were read.
+        names: The devices, each once; the same object as long as there are the same series.
+    """
 
     def __init__(self) -> None:
         self.latest: list[Latest] = []
         self.known = False
+        self.names: Sequence[str] = ()
         self._devices: dict[str, list[Latest]] = {}
 
     def device(self, name: str) -> list[Latest]:
@@ -43,6 +50,8 @@ class Fleet:
             self._devices = {}
             for one in latest:
                 self._devices.setdefault(one.device, []).append(one)
+        if anew:
+            self.names = tuple(self._devices)
         return News(changed, anew)
 
 
@@ -52,8 +61,3 @@ def _same_series(before: list[Latest], after: list[Latest]) -> bool:
 
 def _same(one: Latest, other: Latest) -> bool:
     return (one.device, one.metric, one.unit) == (other.device, other.metric, other.unit)
-
-
-def series_of(latest: Iterable[Latest]) -> list[str]:
-    """Return the names of the series."""
-    return [f"{one.device}/{one.metric}" for one in latest]

@@ -15,6 +15,7 @@ os.environ["BOKEH_RESOURCES"] = "server"  # read on import: nothing comes from e
 import uvicorn
 
 from dashboards import web
+from dashboards.api import stream
 from dashboards.feed import Feed
 from dashboards.guard import Guard
 from isotherm.errors import SettingsError, Unavailable
@@ -45,7 +46,7 @@ async def run(settings: Settings) -> None:
     try:
         reader = Reader(redis, settings.partitions)
         feed = Feed(redis, reader, settings.partitions)
-        app = web.build(settings, feed, reader)
+        app = web.build(settings, feed, reader, redis)
         gc.freeze()  # a session is one heap of cycles: freeing it must not walk all of Panel and hold everybody up
         await _serve(app, listener, stop)
     finally:
@@ -65,12 +66,17 @@ async def _check_store(settings: Settings) -> None:
 def _bind(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.web_port), family=family, backlog=512)
+        address = (settings.host, settings.web_port)
+        listener = socket.create_server(address, family=family, backlog=512, reuse_port=settings.reuse_port)
     except OSError as error:
         raise SettingsError(
             f"cannot serve dashboards at {settings.host}:{settings.web_port}: {error.strerror}; "
             "set ISOTHERM_WEB_PORT to a free port, or 0"
         ) from error
+    # asyncio sets it on sockets of the protocol TCP, and those of create_server are of the protocol 0. Without it the second
+    # packet of an answer, its body, waits 40 ms for the acknowledgement of the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 class _Server(uvicorn.Server):
@@ -88,12 +94,15 @@ async def _serve(app: Guard, listener: socket.socket, stop: asyncio.Event) -> No
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # whom to believe is a setting of ours
             timeout_graceful_shutdown=STOP_SECONDS,
             ws_max_size=MAX_MESSAGE_BYTES,
         )
     )
     for chatty in ("uvicorn", "bokeh_fastapi", "tornado"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # A browser may leave while it is written to: asyncio warns of that, a message being several frames.
+    logging.getLogger("asyncio").addFilter(lambda record: record.msg != "socket.send() raised exception.")
     host, port = listener.getsockname()[:2]
     log.info("dashboards at http://%s:%d/", f"[{host}]" if ":" in host else host, port)
     async with asyncio.TaskGroup() as group:
@@ -101,4 +110,5 @@ async def _serve(app: Guard, listener: socket.socket, stop: asyncio.Event) -> No
         stopping = group.create_task(stop.wait(), name="web-stop")
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
+        stream.end_all()
         stopping.cancel()

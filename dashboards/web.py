@@ -4,56 +4,114 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from secrets import token_bytes
+from contextlib import asynccontextmanager
+from secrets import token_bytes, token_hex
 
+from bokeh_fastapi import BokehFastAPI
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from panel.io.fastapi import add_applications
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from dashboards import mends
-from dashboards.feed import Feed
+from dashboards import downloads, sessions
+from dashboards.access import first
+from dashboards.access import pages as access_pages
+from dashboards.access.oidc import Provider
+from dashboards.access.site import Site
+from dashboards.access.sockets import Sockets
+from dashboards.alarms import AlarmSource
+from dashboards.api import app as api
+from dashboards.desk import Desk
+from dashboards.feed import RETRY_SECONDS, Feed
 from dashboards.guard import Guard
-from dashboards.pages import device, fleet
+from dashboards.pages import alarms, compare, device, fleet, pipeline
+from dashboards.pages.pipeline import Pipeline
+from dashboards.prometheus import app as prometheus
 from dashboards.shell import STATIC
+from dashboards.sparks import Sparks
+from isotherm.accounts.accounts import Accounts
 from isotherm.errors import SettingsError, Unavailable
+from isotherm.process import end
+from isotherm.registry import Registry
 from isotherm.settings import Settings
 from isotherm.store import client
-from isotherm.store.reader import Reader
+from isotherm.store.client import Client
+from isotherm.store.events import EventLog
+from isotherm.store.reader import Reader, answering
 
-UNCONNECTED_MS = 30_000
-"""How long a page may take from its HTML to its websocket: a slow phone loads 1.5 MB in between."""
+SECRET_BYTES = 32
+SECRET_SECONDS = 1.0
+"""How long the store is waited for before pages are served that only this process can connect."""
+
+_SECRET = "iso:{accounts}:pages"
 
 
-def build(settings: Settings, feed: Feed, reader: Reader) -> Guard:
-    """Return the app. It runs the feed for as long as it is served."""
-    mends.mend()
+def build(settings: Settings, feed: Feed, reader: Reader, redis: Client) -> Guard:
+    """Return the app. It follows the store for as long as it is served."""
+    sessions.install()
+    alarm_source = AlarmSource(redis, settings)
+    desk = Desk(redis, settings, reader, alarm_source)
+    figures = Pipeline.of(redis, settings)
+    accounts = Accounts.of(redis, settings)
+    sockets = Sockets(redis, accounts.sessions)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(feed.run(), name="feed")
+        followers = {"secret": _share_secret(pages, redis)}
+        followers |= {"feed": feed.run(), "alarms": alarm_source.run(), **figures.followers()}
+        if settings.login == "required":
+            followers |= {"kicks": sockets.run(), "first-admin": first.create(accounts)}
+        tasks = [asyncio.create_task(work, name=name) for name, work in followers.items()]
+        await asyncio.wait(tasks[:1], timeout=SECRET_SECONDS)
         yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end(tasks)
+        await desk.end()
 
+    sparks = Sparks(reader)
+    events = EventLog(redis, settings.partitions)
     app = FastAPI(title="Isotherm", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     _add_health(app, settings)
+    app.include_router(downloads.router(reader))
+    provider = Provider(settings, redis) if settings.oidc_issuer and settings.login == "required" else None
+    access_pages.add(app, Site(accounts, settings), Registry(redis), provider)
+    app.mount(api.PATH, api.build(settings, redis, reader, feed, desk, figures.figures), name="api")
+    app.mount(prometheus.PATH, prometheus.build(redis, reader), name="prometheus")
     app.mount("/assets", StaticFiles(directory=STATIC), name="assets")
-    add_applications(
-        {"/": lambda: fleet.page(feed, settings), "/device": lambda: device.page(feed, reader)},
+    pages = add_applications(
+        {
+            "/": lambda: fleet.page(feed, settings, sparks),
+            "/device": lambda: device.page(feed, reader, events),
+            "/compare": lambda: compare.page(feed, reader),
+            "/alarms": lambda: alarms.page(feed, alarm_source, desk),
+            "/pipeline": lambda: pipeline.page(feed, figures),
+        },
         app=app,
-        title={"/": "Fleet · Isotherm", "/device": "Device · Isotherm"},
+        title={
+            "/": "Fleet · Isotherm",
+            "/device": "Device · Isotherm",
+            "/compare": "Compare · Isotherm",
+            "/alarms": "Alarms · Isotherm",
+            "/pipeline": "Pipeline · Isotherm",
+        },
         location=False,
         sign_sessions=True,
-        secret_key=token_bytes(32),
-        unused_session_lifetime_milliseconds=UNCONNECTED_MS,
-        include_headers=[],  # they would travel in the page's token, cookies included
-        include_cookies=[],
+        secret_key=token_bytes(SECRET_BYTES),
     )
-    return Guard(app, host=settings.host)
+    return Guard(app, settings, accounts, sockets)
+
+
+async def _share_secret(pages: BokehFastAPI, redis: Client) -> None:
+    """Sign tokens with the secret of all web processes of this store, as soon as it answers."""
+    while True:
+        try:
+            with answering():
+                await redis.set(_SECRET, token_hex(SECRET_BYTES), nx=True)
+                pages._secret_key = await redis.get(_SECRET)
+        except Unavailable:
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 def _add_health(app: FastAPI, settings: Settings) -> None:

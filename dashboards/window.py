@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dashboards.gaps import insert_breaks, least_silence, silences
 from isotherm.limits import MINUTE
 
 SPAN = 5 * MINUTE
@@ -38,7 +39,11 @@ class Change:
 
 
 class Window:
-    """A sliding window over one series."""
+    """A sliding window over one series.
+
+    Attributes:
+        time, value: The points, and one of NaN in each silence, so that no line crosses it.
+    """
 
     def __init__(self) -> None:
         self.time: NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -61,16 +66,33 @@ class Window:
             return None
         order = np.argsort(time, kind="stable")
         time, value = time[order], value[order]
-        late = len(self.time) > 0 and bool(time[0] < self.time[-1])
-        merged_time, merged_value = np.concatenate([self.time, time]), np.concatenate([self.value, value])
-        if late:
-            order = np.argsort(merged_time, kind="stable")
-            merged_time, merged_value = merged_time[order], merged_value[order]
-        first = int(np.searchsorted(merged_time, merged_time[-1] - SPAN))
-        first = max(first, len(merged_time) - MAX_POINTS)
-        before = self.time
-        self.time, self.value = merged_time[first:], merged_value[first:]
-        if late:
-            return None if np.array_equal(before, self.time) else self.everything()
-        added = min(len(time), len(self.time))
+        heard = ~np.isnan(self.value)
+        before, values = self.time[heard], self.value[heard]
+        if len(before) and time[0] < before[-1]:
+            return self._add_late(before, np.concatenate([before, time]), np.concatenate([values, value]))
+        known = len(before[-1:])
+        time, value = np.concatenate([before[-1:], time]), np.concatenate([values[-1:], value])
+        least = least_silence(np.concatenate([before[:-1], time]), SPAN)
+        time, value = insert_breaks(time, value, silences(time, least))
+        added = len(time) - known
+        self._keep(np.concatenate([self.time, time[known:]]), np.concatenate([self.value, value[known:]]))
+        added = min(added, len(self))
         return Change(self.time[-added:], self.value[-added:], len(self), anew=False)
+
+    def _add_late(self, before: NDArray[np.int64], time: NDArray[np.int64], value: NDArray[np.float64]) -> Change | None:
+        order = np.argsort(time, kind="stable")
+        self._keep(time[order], value[order])
+        if np.array_equal(before, self.time):
+            self.time, self.value = insert_breaks(self.time, self.value, self._silences())
+            return None
+        self._keep(*insert_breaks(self.time, self.value, self._silences()))
+        return self.everything()
+
+    def _silences(self) -> NDArray[np.intp]:
+        return silences(self.time, least_silence(self.time, SPAN))
+
+    def _keep(self, time: NDArray[np.int64], value: NDArray[np.float64]) -> None:
+        """Keep what has not slid out; a break that comes first keeps nothing apart."""
+        first = max(int(np.searchsorted(time, time[-1] - SPAN)), len(time) - MAX_POINTS)
+        first += int(np.isnan(value[first]))
+        self.time, self.value = time[first:], value[first:]

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
+import isotherm.rules.store as rule_store
+from isotherm import channels
 from isotherm.clock import now_us
 from isotherm.limits import SECOND
 from isotherm.store.client import Client
@@ -24,11 +26,17 @@ FRESH_US = 5 * SECOND
 
 ON_BY_DEFAULT = ("presence", "alarms", "notifications")
 
+IDLE_WITHOUT = {
+    "alarms": (rule_store.VERSION, "waits for the first rule: isotherm rules add"),
+    "notifications": (channels.VERSION, "waits for the first channel: isotherm notify add"),
+}
+"""What has nothing to do before there is a key: each would read every record for nothing."""
+
 _ENTRIES = "iso:{registry}:analytics"
 _RUNNING = "iso:{registry}:running"
 _HOSTS = "iso:{registry}:hosts"
 
-State = Literal["starting", "running", "refused", "failing"]
+State = Literal["idle", "starting", "running", "refused", "failing"]
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,7 +61,8 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         name: Of the analytic.
         instance: Of the process.
-        state: ``refused`` when its file does not pass the checks; an older version of it may still run.
+        state: ``refused`` when its file does not pass the checks, and an older version may still run; ``idle`` while it
+            has nothing to do and no process.
         at: When this was said, µs since the epoch UTC.
         pid: Of the process.
         topic: What it reads.
@@ -63,7 +72,7 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
         us_per_reading: CPU time of the analytic's code, µs.
         made, events: Derived readings and events so far.
         errors: Packs and readings that went to ``rejects`` so far.
-        problem: What went wrong last; of an analytic's code, its traceback.
+        problem: What went wrong last, of an analytic's code its traceback; or what it waits for.
     """
 
     name: str
@@ -96,6 +105,15 @@ class Analytics:
             held = await self._redis.hgetall(_ENTRIES)
         entries = (msgspec.json.decode(entry, type=Entry) for entry in held.values())
         return dict(sorted((found | {entry.name: entry for entry in entries}).items()))
+
+    async def idle(self) -> dict[str, str]:
+        """Return the analytics that have nothing to do yet, and what each waits for."""
+        with answering():
+            async with self._redis.pipeline(transaction=False) as reading:
+                for key, _ in IDLE_WITHOUT.values():
+                    reading.exists(key)
+                there = await reading.execute()
+        return {name: why for (name, (_, why)), is_there in zip(IDLE_WITHOUT.items(), there, strict=True) if not is_there}
 
     async def put(self, entry: Entry) -> None:
         """Say that an analytic is to run, or not to; running workers follow within a second or two."""

@@ -27,7 +27,7 @@ from isotherm.store.client import Client
 from isotherm.store.reader import answering
 
 _CHANNELS = "iso:{registry}:channels"
-_VERSION = _CHANNELS + ":version"
+VERSION = _CHANNELS + ":version"
 
 LEAST_SECRET_CHARS = 4
 """Parts of an address that are shorter are not taken for a secret when a text is cleared of them."""
@@ -327,7 +327,7 @@ class Channels:
     async def version(self) -> int:
         """Return a number that grows when a channel is put or removed."""
         with answering():
-            return int(await self._redis.get(_VERSION) or 0)
+            return int(await self._redis.get(VERSION) or 0)
 
     async def all(self) -> list[Channel]:
         """Return every channel, ascending by name.
@@ -356,7 +356,7 @@ class Channels:
         with answering():
             async with self._redis.pipeline(transaction=True) as change:
                 change.hset(_CHANNELS, mapping={channel.id: channel.to_json()})
-                change.incr(_VERSION)
+                change.incr(VERSION)
                 await change.execute()
 
     async def remove(self, name: str) -> None:
@@ -368,7 +368,7 @@ class Channels:
         with answering():
             async with self._redis.pipeline(transaction=True) as change:
                 change.hdel(_CHANNELS, name)
-                change.incr(_VERSION)
+                change.incr(VERSION)
                 removed, _ = await change.execute()
         if not removed:
             raise SettingsError(f"there is no channel {name!r}; see: isotherm notify list")

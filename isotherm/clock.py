@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from isotherm.limits import DAY, HOUR, MILLISECOND, MINUTE, SECOND
+from isotherm.limits import DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _UNITS = {"ms": MILLISECOND, "s": SECOND, "m": MINUTE, "min": MINUTE, "h": HOUR, "d": DAY}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|m|h|d)")
@@ -17,13 +19,26 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def iso(time: int) -> str:
-    """Write a time, µs since the epoch, as ISO 8601 in UTC.
+def iso(time: int, precision: str = "milliseconds") -> str:
+    """Write a time, µs since the epoch, as ISO 8601 in UTC, to seconds, milliseconds or microseconds.
 
-    >>> iso(1_500_000)
-    '1970-01-01T00:00:01.500Z'
+    >>> iso(1_500_000), iso(1_500_000, "seconds")
+    ('1970-01-01T00:00:01.500Z', '1970-01-01T00:00:01Z')
     """
-    return datetime.fromtimestamp(time / SECOND, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (_EPOCH + timedelta(microseconds=time)).isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def parse_iso(text: str) -> int:
+    """Return the time that a text of ISO 8601 means, µs since the epoch; UTC unless it says otherwise.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> parse_iso("1970-01-01T00:00:01.5"), parse_iso("1970-01-01T01:00:00+01:00")
+    (1500000, 0)
+    """
+    time = datetime.fromisoformat(text)
+    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=MICROSECOND)
 
 
 def duration_us(text: str) -> int:

@@ -2,12 +2,15 @@
 
     IsothermError
     ├── SettingsError      a setting, argument or name is wrong; nothing was started
+    │   └── BadField       one field of what a person describes is; carries the field
     ├── StackError         the local stack cannot start, or is not running
     ├── InvalidReading     a reading cannot be accepted; carries the reason that `rejects` counts
     ├── Unauthorized       a peer did not show who it is
+    │   └── Throttled      it has tried too often; carries how long it has to wait
     ├── Unavailable        Kafka or Redis is away; the same call may succeed later
     ├── AnalyticFailed     an analytic cannot go on: its code is wrong
-    └── LogConflict        the store and the Kafka log contradict each other; a person has to decide
+    ├── LogConflict        the store and the Kafka log contradict each other; a person has to decide
+    └── ClientError        in a program that uses the REST API; isotherm/client/errors.py draws its branches
 
 Inside, these travel as they are. Each edge translates once: the command line to one line and an exit code, a connector
 to the error of its protocol.
@@ -22,6 +25,20 @@ class IsothermError(Exception):
 
 class SettingsError(IsothermError):
     """A setting, an argument or a name is wrong."""
+
+
+class BadField(SettingsError):
+    """A field of what a person describes, in a form or as an argument, is wrong.
+
+    Attributes:
+        field: Its name; empty when several fields contradict each other.
+        expected: What it should be, or why it cannot be this, without what it is: the person sees that.
+    """
+
+    def __init__(self, field: str, text: str, expected: str = "") -> None:
+        super().__init__(text)
+        self.field = field
+        self.expected = expected or text
 
 
 class StackError(IsothermError):
@@ -44,6 +61,18 @@ class InvalidReading(IsothermError):
 
 class Unauthorized(IsothermError):
     """A peer did not show who it is, or is another than it says."""
+
+
+class Throttled(Unauthorized):
+    """A peer has tried too often.
+
+    Attributes:
+        seconds: After which it may try again.
+    """
+
+    def __init__(self, text: str, seconds: int) -> None:
+        super().__init__(text)
+        self.seconds = seconds
 
 
 class Unavailable(IsothermError):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +75,14 @@ class Producer:
         self._throttle = Throttle()
 
     async def start(self) -> None:
-        """Connect.
+        """Connect, if that is not done.
 
         Raises:
             Unavailable: no broker answered in time.
         """
-        self._producer = await self._connect()
+        if self._producer is None:
+            async with self._connecting:
+                self._producer = self._producer or await self._connect()
 
     async def _connect(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
@@ -227,13 +229,24 @@ async def ensure_topics(settings: Settings) -> None:
             error = for_code(code)
             if code and error is not TopicAlreadyExistsError:
                 raise Unavailable(f"Kafka cannot create topic {name}: {error.__name__} {detail}")
-        [described] = await client.describe_topics([READINGS.name])
-        found = len(described["partitions"])
+        found = await _partitions_of(client, READINGS)
     if found != settings.partitions:
         raise SettingsError(
             f"topic {READINGS.name} has {found} partitions, ISOTHERM_PARTITIONS is {settings.partitions}; "
             "set it to the topic's number"
         )
+
+
+async def _partitions_of(client: AIOKafkaAdminClient, topic: Topic) -> int:
+    """Return how many partitions a topic has; one that was created a moment ago may have none yet."""
+    found = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CONNECT_SECONDS):
+            while not found:
+                [described] = await client.describe_topics([topic.name])
+                found = len(described["partitions"])
+                await asyncio.sleep(0 if found else RETRY_SECONDS)
+    return found
 
 
 class Reader:
@@ -295,21 +308,25 @@ class Reader:
             raise _unavailable(self._settings, error) from error
         return _record(message) if message.offset == offset else None
 
-    async def follow(self, topic: Topic, *, last: int | None = None, stop: bool = False) -> AsyncIterator[Record]:
+    async def follow(
+        self, topic: Topic, *, last: int | None = None, begin: Mapping[int, int] | None = None, stop: bool = False
+    ) -> AsyncIterator[Record]:
         """Yield records as they come.
 
         Args:
             topic: What to read.
             last: Begin at most so many records per partition before the end; None begins at the start.
+            begin: Partition → offset of its first record, where that is not so.
             stop: End at what was the end when reading began.
         """
         consumer = self._assigned
         ends = await self.ends(topic)
         consumer.assign(self._partitions(topic))
-        for partition, (start, end) in ends.items():
-            at = start if last is None else max(start, end - last)
-            consumer.seek(TopicPartition(topic.name, partition), at)
-        open_ends = {p: end for p, (start, end) in ends.items() if end > (start if last is None else max(start, end - last))}
+        starts = {p: start if last is None else max(start, end - last) for p, (start, end) in ends.items()}
+        starts.update(begin or {})
+        for partition, start in starts.items():
+            consumer.seek(TopicPartition(topic.name, partition), start)
+        open_ends = {partition: end for partition, (_, end) in ends.items() if end > starts[partition]}
         while open_ends or not stop:
             for at, messages in (await consumer.getmany(timeout_ms=500)).items():
                 for message in messages:

@@ -17,16 +17,17 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from isotherm.errors import Unavailable
+from isotherm.clock import now_us
 from isotherm.logs import Throttle
 from isotherm.store import layout
 from isotherm.store.client import Client
+from isotherm.store.reader import answering
 
 REPORT_SECONDS = 1.0
 
@@ -67,6 +68,30 @@ class Line:
         return Line(**sums, reasons=Counter(self.reasons) + Counter(other.reasons))
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What of a partition is stored, in readings."""
+
+    stored: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The whole ledger.
+
+    Attributes:
+        connectors: Protocol → line.
+        shards: One a partition.
+        processes: Connector process, such as ``tcp/6f1c02d9`` → when it last reported, µs since the epoch UTC; 0 when
+            it did before reports had a time, or is known by what it has stored only.
+    """
+
+    connectors: Mapping[str, Line]
+    shards: Sequence[Shard]
+    processes: Mapping[str, int]
+
+
 COLUMNS = ("received", "accepted", "rejected", "stored", "duplicates", "in_flight", "lost", "skewed")
 
 
@@ -81,7 +106,7 @@ async def report(redis: Client, instance: str, log_id: str, account: Account) ->
     Raises:
         RedisError: the store did not take it.
     """
-    fields: dict[str, str | int] = {"log": log_id, "accepted": account.accepted, "skewed": account.skewed}
+    fields: dict[str, str | int] = {"log": log_id, "accepted": account.accepted, "skewed": account.skewed, "at": now_us()}
     fields |= {f"rejected:{reason}": count for reason, count in account.rejected.items()}
     await redis.hset(layout.CONNECTOR_PREFIX + instance, mapping=fields)
 
@@ -112,47 +137,78 @@ async def _keep_reporting(redis: Client, instance: str, log_id: str, account: Ac
 
 
 async def read(redis: Client, partitions: int, log_id: str) -> dict[str, Line]:
-    """Return protocol → line.
+    """Return protocol → line; see `read_all`."""
+    return dict((await read_all(redis, partitions, log_id, await processes(redis))).connectors)
 
-    Args:
-        redis: The store.
-        partitions: Number of shards.
-        log_id: Identity of the log that exists now; what only older logs hold is lost.
+
+async def processes(redis: Client) -> set[str]:
+    """Return the connector processes that have ever reported.
+
+    This looks at every key of the store: not something to do every second.
 
     Raises:
         Unavailable: the store does not answer.
     """
-    stored: Counter[str] = Counter()
-    duplicates: Counter[str] = Counter()
-    reported: dict[str, dict[str, str]] = {}
-    try:
-        async for key in redis.scan_iter(match=layout.CONNECTOR_PREFIX + "*", count=1000):
-            fields = await redis.hgetall(key.decode())
-            name = key.decode().removeprefix(layout.CONNECTOR_PREFIX)
-            reported[name] = {field.decode(): value.decode() for field, value in fields.items()}
-        # After the connectors' side: a reading accepted in between would otherwise look stored but not accepted.
-        for partition in range(partitions):
-            for total, counted in ((stored, layout.stored_key), (duplicates, layout.duplicates_key)):
-                counts = await redis.hgetall(counted(partition))
-                total.update({instance.decode(): int(count) for instance, count in counts.items()})
-    except RedisError as error:
-        raise Unavailable(f"the store does not answer: {error}") from error
+    with answering():
+        keys = [key async for key in redis.scan_iter(match=layout.CONNECTOR_PREFIX + "*", count=1000)]
+    return {key.decode().removeprefix(layout.CONNECTOR_PREFIX) for key in keys}
+
+
+async def read_all(redis: Client, partitions: int, log_id: str | None, known: Collection[str]) -> Ledger:
+    """Return the ledger.
+
+    Args:
+        redis: The store.
+        partitions: Number of shards.
+        log_id: Identity of the log that exists now; what only older logs hold is lost. With None, when nobody knows it,
+            that counts as in flight.
+        known: The connector processes, of `processes`. One that is not among them is told by what it has stored, and
+            can be known from then on.
+
+    Raises:
+        Unavailable: the store does not answer.
+    """
+    names = sorted(known)
+    reports = await _hashes(redis, [layout.CONNECTOR_PREFIX + name for name in names])
+    reported = dict(zip(names, reports, strict=True))
+    # After the connectors' side: a reading accepted in between would otherwise look stored but not accepted.
+    keys = [key(partition) for key in (layout.stored_key, layout.duplicates_key) for partition in range(partitions)]
+    counts = [Counter({name: int(count) for name, count in found.items()}) for found in await _hashes(redis, keys)]
+    stored, duplicates = _sum(counts[:partitions]), _sum(counts[partitions:])
     lines: dict[str, Line] = {}
-    for instance in sorted({*stored, *duplicates, *reported}):
-        protocol = instance.partition("/")[0]
-        line = _line(reported.get(instance, {}), stored[instance], duplicates[instance], log_id)
+    seen: dict[str, int] = {}
+    for instance in sorted({*stored, *duplicates, *(name for name, report in reported.items() if report)}):
+        protocol, report = instance.partition("/")[0], reported.get(instance, {})
+        line = _line(report, stored[instance], duplicates[instance], log_id)
         lines[protocol] = lines.get(protocol, Line()) + line
-    return lines
+        seen[instance] = int(report.get("at", 0))
+    shards = [Shard(counts[at].total(), counts[partitions + at].total()) for at in range(partitions)]
+    return Ledger(lines, shards, seen)
 
 
-def _line(reported: Mapping[str, str], stored: int, duplicates: int, log_id: str) -> Line:
+async def _hashes(redis: Client, keys: Sequence[str]) -> list[dict[str, str]]:
+    with answering():
+        async with redis.pipeline(transaction=False) as look:
+            for key in keys:
+                look.hgetall(key)
+            return [{name.decode(): value.decode() for name, value in one.items()} for one in await look.execute()]
+
+
+def _sum(counts: Sequence[Counter[str]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return total
+
+
+def _line(reported: Mapping[str, str], stored: int, duplicates: int, log_id: str | None) -> Line:
     reasons = {
         name.removeprefix("rejected:"): int(count) for name, count in reported.items() if name.startswith("rejected:")
     }
     rejected = sum(reasons.values())
     accepted = max(int(reported.get("accepted", 0)), stored + duplicates)
     open_readings = accepted - stored - duplicates
-    gone = reported.get("log", log_id) != log_id
+    gone = log_id is not None and reported.get("log", log_id) != log_id
     return Line(
         received=accepted + rejected,
         accepted=accepted,

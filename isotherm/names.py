@@ -17,6 +17,9 @@ _METRIC = re.compile(rf"[A-Za-z0-9][A-Za-z0-9\-:._/]{{0,{MAX_NAME_CHARS - 1}}}")
 _LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9\-._]{{0,{MAX_LABEL_CHARS - 1}}}(=[A-Za-z0-9\-._]{{1,{MAX_LABEL_CHARS}}})?")
 _URN_DEV = re.compile(r"(urn:dev:[a-z]+:[^:_/]+)(?:[:_/](.*))?", re.DOTALL)
 
+DEVICE_PATTERN = f"^{_DEVICE.pattern}$"
+"""Of a regular expression, for those who describe what they take."""
+
 DEFAULT_METRIC = "value"
 """The metric of a name that is a device's and nothing more."""
 

@@ -76,7 +76,7 @@ async def read(redis: Client, partitions: int) -> dict[str, Presence]:
     for partition in sorted({partition for status in running for partition in status.partitions if partition < partitions}):
         with answering():
             rows = await redis.hgetall(layout.state_key(partition, NAME))
-        found |= {device.decode(): _presence(row) for device, row in rows.items() if _is_row(row)}
+        found |= _presences({device.decode(): row for device, row in rows.items() if _is_row(row)})
     return found
 
 
@@ -84,7 +84,12 @@ def _is_row(data: bytes) -> bool:
     return data.startswith(_LAYOUT) and len(data) == len(_LAYOUT) + ROW.itemsize
 
 
-def _presence(data: bytes) -> Presence:
-    row = np.frombuffer(data, dtype=ROW, offset=len(_LAYOUT))[0]
-    cadence = cadence_of(int(row["arrivals"]), row["intervals"].tolist())
-    return Presence(STATUSES[row["status"]], int(row["seen"]), cadence)
+def _presences(rows: dict[str, bytes]) -> dict[str, Presence]:
+    """Decode all rows at once: pages read those of thousands of devices every few seconds."""
+    table = np.frombuffer(b"".join(data[len(_LAYOUT) :] for data in rows.values()), dtype=ROW)
+    known = np.clip(table["arrivals"] - 1, 0, INTERVALS)
+    intervals = np.where(np.arange(INTERVALS) < known[:, None], table["intervals"], np.iinfo(np.int64).max)
+    middle = np.sort(intervals, axis=1)[np.arange(len(table)), np.maximum(known - 1, 0) // 2]
+    cadences = np.where(known > 0, middle, 0)
+    columns = zip(rows, table["status"].tolist(), table["seen"].tolist(), cadences.tolist(), strict=True)
+    return {device: Presence(STATUSES[status], seen, cadence) for device, status, seen, cadence in columns}

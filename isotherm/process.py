@@ -42,6 +42,11 @@ def raise_file_limit() -> int:
     return hard
 
 
+def end_at_interrupt() -> None:
+    """Let Ctrl-C end this process at once and without a traceback, until `stop_signal`: nothing has been started yet."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_process(main: Coroutine[Any, Any, None]) -> None:
     """Run a process's main coroutine, and then end what libraries have left running.
 

@@ -19,6 +19,7 @@ no_value        has no value
 too_many        is of a new metric of a device that has MAX_DEVICE_METRICS
 seq             has a sequence number out of range
 attribute       has a string value that is too long
+command         replies to a command that its device was not given
 not_finite      is infinite or not a number
 time            lies too far in the past or the future
 poison          is a record on `readings` that is no pack
@@ -127,6 +128,29 @@ class RejectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether all bytes are kept."""
         return len(self.original) == self.size
 
+    def shown(self, limit: int) -> str:
+        """Return the first ``limit`` bytes as a person can read them: text as it is, all else as a hex dump.
+
+        It is a stranger's text, and may have characters that control a terminal.
+        """
+        if self.raw is not None and "\0" not in self.raw:
+            return self.raw.encode()[:limit].decode(errors="ignore")
+        return hex_dump(self.original[:limit])
+
     def to_json(self) -> bytes:
         """Encode for the topic."""
         return msgspec.json.encode(self)
+
+
+def hex_dump(data: bytes) -> str:
+    r"""Write bytes in hexadecimal and as text, 16 to a line.
+
+    >>> hex_dump(b"T=21.5\x00")
+    '00000000  54 3d 32 31 2e 35 00                             T=21.5.'
+    """
+    lines = []
+    for at in range(0, len(data), 16):
+        row = data[at : at + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"{at:08x}  {row.hex(' '):47}  {text}")
+    return "\n".join(lines)

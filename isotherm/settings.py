@@ -9,8 +9,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +21,8 @@ from isotherm import stackfile
 from isotherm.errors import SettingsError
 
 PREFIX = "ISOTHERM_"
+
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d+)?")
 
 
 class Settings(BaseSettings):
@@ -57,6 +61,39 @@ class Settings(BaseSettings):
     http_port: int = Field(7310, description="Port of the HTTP and WebSocket connector.", ge=0, le=65535)
     auth: Literal["open", "token"] = Field(
         "token", description="Who may send: open lets everybody, on loopback only; token asks for a device's token."
+    )
+    login: Literal["auto", "required"] = Field(
+        "required",
+        description="Who may see the pages: auto lets all in as an admin, on loopback only; required asks for a log-in.",
+    )
+    registration: Literal["open", "invite", "closed"] = Field(
+        "invite",
+        description="Who may create an account: everybody (open, as a viewer), who has a link (invite), nobody (closed).",
+    )
+    session_idle_hours: float = Field(12, description="A log-in that is not used for so long is over, h.", gt=0)
+    session_hours: float = Field(168, description="A log-in is over after so long, h.", gt=0)
+    api_rate: float = Field(
+        50, description="Requests a second that a token may make of each web process, in the long run.", gt=0
+    )
+    api_burst: int = Field(200, description="Requests that it may make at once.", ge=1)
+    web_origin: str = Field(
+        "",
+        description="What browsers call the dashboards, such as https://iot.example; needed behind a proxy that ends TLS.",
+    )
+    web_proxies: str = Field(
+        "", description="Addresses or networks of proxies whose X-Forwarded-For is believed, comma-separated."
+    )
+    oidc_issuer: str = Field(
+        "", description="Address of an OpenID Connect provider that people may log in with; none without."
+    )
+    oidc_client_id: str = Field("", description="What it calls Isotherm.")
+    oidc_client_secret: str | None = Field(None, description="The secret that goes with it.", repr=False)
+    oidc_scopes: str = Field("openid profile email", description="Scopes that are asked for.")
+    oidc_name_claim: str = Field("preferred_username", description="Claim of the ID token that is the name of the user.")
+    oidc_role_claim: str = Field("roles", description="Claim of the ID token that holds their groups or roles.")
+    oidc_roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
+        {},
+        description='What these may do, JSON: {"iot-admins": "admin", "*": "viewer"}; * is everybody, others are refused.',
     )
     tls_certificate: Path | None = Field(None, description="Certificate chain (PEM) of the TLS listeners; none without.")
     tls_key: Path | None = Field(None, description="Its private key (PEM).")
@@ -116,6 +153,49 @@ class Settings(BaseSettings):
                 f"set {PREFIX}AUTH=token"
             )
         return self
+
+    @model_validator(mode="after")
+    def _auto_login_on_loopback_only(self) -> Self:
+        if self.login == "auto" and (self.web_origin or not is_loopback(self.host)):
+            where = f"{PREFIX}WEB_ORIGIN {self.web_origin}" if self.web_origin else f"{PREFIX}HOST {self.host}"
+            raise ValueError(
+                f"{PREFIX}LOGIN is auto, which lets everybody in as an admin, and others can reach the pages "
+                f"({where}); set {PREFIX}LOGIN=required"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _web_addresses(self) -> Self:
+        if self.web_origin and not _ORIGIN.fullmatch(self.web_origin):
+            raise ValueError(
+                f"{PREFIX}WEB_ORIGIN is {self.web_origin!r}, expected https://HOST or https://HOST:PORT, in lower case"
+            )
+        for one in self.trusted_proxies():
+            try:
+                ipaddress.ip_network(one, strict=False)
+            except ValueError as error:
+                raise ValueError(
+                    f"{PREFIX}WEB_PROXIES has {one!r}, expected an address such as 10.0.0.4 or 10.0.0.0/24"
+                ) from error
+        return self
+
+    @model_validator(mode="after")
+    def _identity_provider(self) -> Self:
+        if not self.oidc_issuer:
+            return self
+        parts = urlsplit(self.oidc_issuer)
+        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))):
+            raise ValueError(f"{PREFIX}OIDC_ISSUER is {self.oidc_issuer!r}, expected https://HOST/…")
+        if not self.oidc_client_id or not self.oidc_roles:
+            lacking = "OIDC_ROLES" if self.oidc_client_id else "OIDC_CLIENT_ID"
+            raise ValueError(f"{PREFIX}OIDC_ISSUER is set, {PREFIX}{lacking} is not: both are needed")
+        if not self.web_origin and not is_loopback(self.host):
+            raise ValueError(f"{PREFIX}OIDC_ISSUER needs {PREFIX}WEB_ORIGIN: the provider sends browsers back to it")
+        return self
+
+    def trusted_proxies(self) -> list[str]:
+        """Return the addresses and networks of ``web_proxies``."""
+        return [one.strip() for one in self.web_proxies.split(",") if one.strip()]
 
     @model_validator(mode="after")
     def _one_of_those_that_divide(self) -> Self:

@@ -1,4 +1,4 @@
-"""A fleet of simulated rooms that send over a real protocol, and an account of what became of it."""
+"""A fleet of simulated rooms that send over a real protocol and obey commands, and an account of what became of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
-from simulator.publishers import NotAcknowledged, Publisher, Reading, first_number
+from simulator.publishers import NotAcknowledged, Obey, Publisher, Reading, first_number
 from simulator.room import Room
+from simulator.thermostat import Thermostat
 
 METRIC = "temperature"
 UNIT = "Cel"
@@ -80,7 +81,7 @@ async def run(
     rooms: Sequence[Room],
     plan: Plan,
     protocol: str,
-    publisher_for: Callable[[str], Publisher],
+    publisher_for: Callable[[str, Obey | None], Publisher],
     stop: asyncio.Event,
     account: Account | None = None,
 ) -> Account:
@@ -89,14 +90,25 @@ async def run(
     began = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         for room in rooms:
-            device = _Device(room, plan, publisher_for(room.device), account, stop)
+            thermostat = Thermostat()
+            publisher = publisher_for(room.device, None if plan.integers else thermostat.reply)
+            device = _Device(room, plan, publisher, account, stop, thermostat)
             tasks.create_task(device.run(), name=room.device)
     account.seconds = round(time.monotonic() - began, 3)
     return account
 
 
 class _Device:
-    def __init__(self, room: Room, plan: Plan, publisher: Publisher, account: Account, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        room: Room,
+        plan: Plan,
+        publisher: Publisher,
+        account: Account,
+        stop: asyncio.Event,
+        thermostat: Thermostat,
+    ) -> None:
+        self._thermostat = thermostat
         self._room = room
         self._plan = plan
         self._publisher = publisher
@@ -136,7 +148,7 @@ class _Device:
             due = min(due, self._plan.count)
         for number in range(self._measured, due):
             at = round(start + number * interval, 6)
-            value = float(number) if self._plan.integers else self._room.temperature(at)
+            value = float(number) if self._plan.integers else self._temperature(at)
             self._backlog.append(Reading(METRIC, at, value, UNIT, self._first_number + number))
             self._account.value_sum += value
         self._account.sent += due - self._measured
@@ -144,6 +156,9 @@ class _Device:
         if len(self._backlog) > MAX_BACKLOG:
             self._account.dropped += len(self._backlog) - MAX_BACKLOG
             del self._backlog[:-MAX_BACKLOG]
+
+    def _temperature(self, at: float) -> float:
+        return round(self._room.temperature(at) + self._thermostat.offset, 2)
 
     async def _send(self) -> None:
         """Send the oldest pack of the backlog, again and again until it is acknowledged or we are stopped."""

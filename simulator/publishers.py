@@ -12,12 +12,18 @@ import json
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 ACKNOWLEDGE_SECONDS = 15.0
 CONNECT_SECONDS = 10.0
+OBSERVE_SECONDS = 60.0
+"""After so long a CoAP device observes anew: what it has heard is not fresh any more (Max-Age, RFC 7641 §3.3.1)."""
+
+
+Obey = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Does what a command says; returns the reply."""
 
 
 class NotAcknowledged(Exception):
@@ -66,6 +72,7 @@ def create(
     mqtt_version: str = "3.1.1",
     token: str | None = None,
     user: str | None = None,
+    obey: Obey | None = None,
 ) -> Publisher:
     """Return a publisher for one device; it connects when it first publishes.
 
@@ -77,67 +84,87 @@ def create(
         mqtt_version: 5 or 3.1.1; every broker speaks the latter.
         token: The device's, or its gateway's.
         user: With MQTT, whose token it is, if not the device's.
+        obey: Does what a command says and returns the reply; not with HTTP. Without it no commands are asked for.
 
     Raises:
         ValueError: the protocol is not tcp, http, mqtt or coap.
     """
     match protocol:
         case "tcp":
-            return TcpPublisher(device, host, port, token)
+            return TcpPublisher(device, host, port, token, obey)
         case "http":
             return HttpPublisher(device, host, port, token)
         case "mqtt":
-            return MqttPublisher(device, host, port, mqtt_version, user or device, token)
+            return MqttPublisher(device, host, port, mqtt_version, user or device, token, obey)
         case "coap":
-            return CoapPublisher(device, host, port, token)
+            return CoapPublisher(device, host, port, token, obey)
     raise ValueError(f"protocol {protocol!r}, expected tcp, http, mqtt or coap")
 
 
 class TcpPublisher:
-    """NDJSON SenML with acknowledgements."""
+    """NDJSON SenML with acknowledgements; commands on the same connection."""
 
-    def __init__(self, device: str, host: str, port: int, token: str | None = None) -> None:
+    def __init__(self, device: str, host: str, port: int, token: str | None = None, obey: Obey | None = None) -> None:
         self._device = device
         self._address = (host, port)
-        self._hello = {"ack": True} if token is None else {"device": device, "token": token, "ack": True}
+        shown = {} if token is None else {"device": device, "token": token}
+        self._hello = {**shown, "ack": True} | ({} if obey is None else {"device": device, "commands": True})
+        self._obey = obey
         self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._acknowledged = 0
+        self._listening: asyncio.Task[None] | None = None
+        self._acknowledged = self._refused = 0
+        self._heard = asyncio.Event()
 
     async def publish(self, readings: Sequence[Reading]) -> int:
         lines = [json.dumps(record) for record in _records(readings, self._device + "/")]
         try:
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
-                reader, writer = self._stream or await self._connect()
+                _, writer = self._stream or await self._connect()
+                refused, target = self._refused, self._acknowledged + self._refused + len(readings)
                 writer.write(("\n".join(lines) + "\n").encode())
                 await writer.drain()
-                return await self._answer(reader, len(readings))
+                await self._until_told(target)
+                return self._refused - refused
         except (OSError, TimeoutError, ValueError, KeyError) as error:
             await self.close()
             raise NotAcknowledged(f"{self._address}: {error!r}") from error
 
     async def close(self) -> None:
         stream, self._stream = self._stream, None
+        if self._listening is not None:
+            self._listening.cancel()
         await _close(stream)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         self._stream = reader, writer = await asyncio.open_connection(*self._address)
-        self._acknowledged = 0
+        self._acknowledged = self._refused = 0
         writer.write(json.dumps({"hello": self._hello}).encode() + b"\n")
+        self._listening = asyncio.create_task(self._listen(reader, writer), name=f"listen-{self._device}")
         return reader, writer
 
-    async def _answer(self, reader: asyncio.StreamReader, count: int) -> int:
-        refused = 0
-        target = self._acknowledged + count
-        while self._acknowledged + refused < target:
-            line = await reader.readline()
-            if not line:
+    async def _until_told(self, target: int) -> None:
+        """Return when the server has said of so many readings of the connection what became of them."""
+        while self._acknowledged + self._refused < target:
+            if self._listening is not None and self._listening.done():
+                self._listening.result()
                 raise ConnectionResetError("the server closed the connection")
-            answer = json.loads(line)
-            if "error" in answer:
-                refused += int(answer["error"]["count"])
-            else:
-                self._acknowledged = int(answer["ack"])
-        return refused
+            self._heard.clear()
+            await self._heard.wait()
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Hear what the server says, until it says no more."""
+        try:
+            while line := await reader.readline():
+                said = json.loads(line)
+                if "error" in said:
+                    self._refused += int(said["error"]["count"])
+                elif "ack" in said:
+                    self._acknowledged = int(said["ack"])
+                elif "command" in said and self._obey is not None:
+                    writer.write(json.dumps({"reply": self._obey(said["command"])}).encode() + b"\n")
+                self._heard.set()
+        finally:
+            asyncio.get_running_loop().call_soon(self._heard.set)  # when this is done
 
 
 class HttpPublisher:
@@ -190,11 +217,19 @@ async def _http_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 class MqttPublisher:
-    """SenML JSON on ``devices/{id}/readings``, QoS 1."""
+    """SenML JSON on ``devices/{id}/readings``, QoS 1; commands on ``devices/{id}/commands/+``."""
 
     def __init__(
-        self, device: str, host: str, port: int, version: str, user: str | None = None, token: str | None = None
+        self,
+        device: str,
+        host: str,
+        port: int,
+        version: str,
+        user: str | None = None,
+        token: str | None = None,
+        obey: Obey | None = None,
     ) -> None:
+        self._obey = obey
         self._device = device
         self._user = user
         self._token = token
@@ -237,20 +272,33 @@ class MqttPublisher:
         self._client = client
         if self._token is not None:
             client.set_auth_credentials(self._user, self._token)
+        client.on_message = self._on_message
         await client.connect(*self._address, keepalive=30, version=MQTTv50 if self._version == "5" else MQTTv311)
+        if self._obey is not None:
+            client.subscribe(f"devices/{self._device}/commands/+", qos=1)
+
+    def _on_message(self, client: Any, topic: str, payload: bytes, qos: int, properties: Any) -> int:
+        if self._obey is not None:
+            reply = self._obey(json.loads(payload))
+            client.publish(f"devices/{self._device}/replies", json.dumps(reply), qos=1)
+        return 0
 
 
 class CoapPublisher:
-    """Confirmable POST of SenML JSON to ``/readings``, from a socket of the device's own.
+    """Confirmable POST of SenML JSON to ``/readings``, from a socket of the device's own; commands are observed.
 
     Devices that shared one would mix up their blocks: an endpoint may send one blockwise payload to a resource at a time
     (RFC 7959 §2.5).
     """
 
-    def __init__(self, device: str, host: str, port: int, token: str | None = None) -> None:
+    def __init__(self, device: str, host: str, port: int, token: str | None = None, obey: Obey | None = None) -> None:
         self._device = device
-        self._uri = f"coap://{host}:{port}/readings" + (f"?token={token}" if token else "")
+        self._obey = obey
+        query = f"?token={token}" if token else ""
+        self._uri = f"coap://{host}:{port}/readings{query}"
+        self._own = f"coap://{host}:{port}/devices/{device}/{{}}{query}"
         self._context: Any = None
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def publish(self, readings: Sequence[Reading]) -> int:
         import aiocoap
@@ -258,6 +306,8 @@ class CoapPublisher:
 
         if self._context is None:
             self._context = await aiocoap.Context.create_client_context(transports=["udp6"])
+            if self._obey is not None:
+                self._start(self._observe(self._context, self._obey))
         payload = json.dumps(_records(readings, self._device + "/")).encode()
         request = aiocoap.Message(code=aiocoap.POST, uri=self._uri, payload=payload, content_format=110)
         try:
@@ -273,9 +323,45 @@ class CoapPublisher:
         raise NotAcknowledged(f"{self._uri}: {response.code} {response.payload[:200]!r}")
 
     async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._context is not None:
             context, self._context = self._context, None
             await context.shutdown()
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work, name=f"coap-{self._device}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _observe(self, context: Any, obey: Obey) -> None:
+        """Observe our commands (RFC 7641), and anew after a while without a word: our address may have changed."""
+        import aiocoap
+        from aiocoap import error as coap_error
+
+        while True:
+            asked = context.request(aiocoap.Message(code=aiocoap.GET, uri=self._own.format("commands"), observe=0))
+            try:
+                async with asyncio.timeout(OBSERVE_SECONDS):
+                    await asked.response
+                    async for notification in asked.observation:
+                        self._start(self._reply(context, obey(json.loads(notification.payload))))
+            except (OSError, TimeoutError, ValueError, coap_error.Error):
+                await asyncio.sleep(0 if asked.response.done() else 1.0)
+            finally:
+                if asked.observation is not None and not asked.observation.cancelled:
+                    asked.observation.cancel()
+
+    async def _reply(self, context: Any, reply: Mapping[str, Any]) -> None:
+        import aiocoap
+        from aiocoap import error as coap_error
+
+        message = aiocoap.Message(
+            code=aiocoap.POST, uri=self._own.format("replies"), payload=json.dumps(reply).encode(), content_format=50
+        )
+        with contextlib.suppress(OSError, coap_error.Error):  # it is asked again, or the command expires
+            await context.request(message).response
 
 
 def _records(readings: Sequence[Reading], base: str = "") -> list[dict[str, str | float]]:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from isotherm.settings import Settings
+from isotherm.store import client
+from isotherm.store.client import Client
 from tests.support import apache_kafka
+from tests.support.valkey import Valkey
 
 EMBEDDED, APACHE = "embedded", "apache-kafka"
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C: a shell that starts us in the background has it ignored, and what we start would ignore it as well."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
@@ -21,8 +32,14 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first."""
-    items.sort(key=lambda item: sum(item.get_closest_marker(name) is not None for name in ("servers", "browser")))
+    """Fast tests first, then those of whole stacks, the longest."""
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if not (item.get_closest_marker("servers") or item.get_closest_marker("browser")):
+        return 0
+    return 1 if item.path.parent.name == "end_to_end" else 2
 
 
 def missing(reason: str) -> None:
@@ -67,3 +84,18 @@ def broker_settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str,
     server.start()
     request.addfinalizer(server.stop)
     return {"kafka": server.bootstrap}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A Valkey for the tests of a module."""
+    with Valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+async def redis(server: Valkey) -> AsyncIterator[Client]:
+    """A client of it, of which nothing is left of the test before."""
+    server.empty()
+    async with client.connected(Settings(redis=server.url)) as redis:
+        yield redis

@@ -18,6 +18,10 @@ need curl curl
 need collectd collectd-core
 need openssl openssl
 need node nodejs
+need make make
+need cc gcc
+[ -e /usr/include/stdio.h ] || packages+=(libc6-dev)
+[ -e /usr/share/i18n/locales/de_DE ] || packages+=(locales)
 if [ "${CI:-}" = true ]; then
     need java default-jre-headless
     need mvn maven

@@ -191,11 +191,11 @@ def test_a_rule_is_shelved_in_every_partition(server: Valkey) -> None:
     assert set(statuses(NOW).values()) == {"active"}
 
 
-@pytest.mark.parametrize(("until", "key"), [(NOW, KEY), (NOW + MAX_SHELVED + 1, KEY), (NOW + HOUR, "hot/nowhere/t")])
-def test_nothing_is_shelved_for_ever_or_until_the_past_or_without_being_there(server: Valkey, until: int, key: str) -> None:
+@pytest.mark.parametrize(("span", "key"), [(0, KEY), (MAX_SHELVED + 1, KEY), (HOUR, "hot/nowhere/t")])
+def test_nothing_is_shelved_for_ever_or_until_the_past_or_without_being_there(server: Valkey, span: int, key: str) -> None:
     Fleet(server).say("kitchen/t", 31.0)
     with pytest.raises(SettingsError, match=r"at most 30 days|there is no alarm 'hot/nowhere/t'"):
-        act(lambda alarms: alarms.shelve(key, until, "ann", now=NOW))
+        act(lambda alarms: alarms.shelve(key, NOW + span, "ann", now=NOW))
 
 
 def test_marks_that_mean_nothing_any_more_are_removed_with_the_next(server: Valkey) -> None:
@@ -383,10 +383,13 @@ def test_a_rule_is_tried_on_what_is_stored_and_nothing_is_written(isotherm: Isot
         before = {key: redis.dump(key) for key in redis.scan_iter()}
     described = ("--metric", "t", "--above", "30", "--hysteresis", "1")
     shown = json.loads(isotherm("rules", "try", *described, "--last", "1h", "--json").out)
-    assert [(one["alarm"], one["value"], one["cleared"] is None) for one in shown] == [
+    assert [(one["alarm"], one["value"], one["cleared"] is None) for one in shown["alarms"]] == [
         ("trial/kitchen/t", 31.0, False),
         ("trial/kitchen/t", 35.0, True),
     ]
+    newest = json.loads(isotherm("rules", "try", *described, "--last", "1h", "--limit", "1", "--json").out)
+    assert (newest["count"], newest["readings"], newest["series"]) == (2, 7, 2)
+    assert [one["value"] for one in newest["alarms"]] == [35.0]
     silent = isotherm("rules", "try", "--metric", "t", "--silence", "5m", "--last", "1h").out
     assert "nothing came of cellar t for 5 min" in silent
     assert "1 alarms in the last 1h, of 7 readings of 2 series" in silent

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from connectors.examples import elsys
-from isotherm.cli import output
+from isotherm import __version__
+from isotherm.cli import COMMANDS, output
+from isotherm.cli.lazy import LazyCommand
 from tests.support.stack import ISOTHERM
 
 
@@ -18,36 +20,54 @@ def isotherm(*arguments: str, directory: Path, stdin: str | None = None) -> subp
     )
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_explains_itself_as_the_list_of_commands_does(command: LazyCommand, tmp_path: Path) -> None:
+    assert command.help == " ".join(str(command.load().help).partition("\n\n")[0].split())
+    shown = isotherm(str(command.name), "--help", directory=tmp_path)
+    assert shown.returncode == 0
+    assert f"isotherm {command.name} [" in shown.stdout
+
+
+HEAVY = {"aiohttp", "aiokafka", "faust", "matplotlib", "numpy", "panel", "pandas", "pyarrow", "pydantic", "redis"}
+
+
 @pytest.mark.parametrize(
-    "command",
+    ("arguments", "needed"),
     [
-        "up",
-        "connect",
-        "worker",
-        "web",
-        "simulate",
-        "devices",
-        "query",
-        "tail",
-        "ledger",
-        "decode",
-        "export",
-        "import",
-        "capacity",
-        "notify",
-        "agent",
-        "rules",
-        "alarms",
+        ("-h", set()),
+        ("--version", set()),
+        ("query -h", {"pydantic"}),
+        ("export -h", {"pydantic"}),
+        ("decode -h", {"pydantic"}),
+        ("devices -h", {"aiokafka", "numpy", "pyarrow", "pydantic", "redis"}),
     ],
 )
-def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
-    shown = isotherm(command, "--help", directory=tmp_path)
-    assert shown.returncode == 0
-    assert "Usage" in shown.stdout
+def test_a_command_does_not_wait_for_what_others_import(arguments: str, needed: set[str], tmp_path: Path) -> None:
+    program = (
+        "import sys, atexit; from isotherm.cli import main; atexit.register(lambda: print(*sys.modules, file=sys.stderr));"
+        f"sys.argv = {['isotherm', *arguments.split()]}; main()"
+    )
+    ran = subprocess.run([ISOTHERM[0], "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    imported = set(ran.stderr.split())
+    assert "isotherm.cli" in imported
+    assert imported & HEAVY <= needed
+
+
+def test_it_knows_its_version(tmp_path: Path) -> None:
+    shown = isotherm("--version", directory=tmp_path)
+    assert (shown.returncode, shown.stdout) == (0, f"isotherm {__version__}\n")
+    assert f'version = "{__version__}"' in (Path(__file__).parents[1] / "pyproject.toml").read_text()
+
+
+def test_a_command_that_is_none_is_answered_with_one_that_is_near(tmp_path: Path) -> None:
+    failed = isotherm("quey", directory=tmp_path)
+    assert failed.returncode == 2
+    assert "No such command 'quey'. Did you mean 'query'?" in failed.stderr
 
 
 @pytest.mark.parametrize(
-    "command", [("devices",), ("query", "a", "b"), ("ledger",), ("tail",), ("export", "x.csv"), ("alarms",)]
+    "command",
+    [("devices",), ("query", "a", "b"), ("ledger",), ("tail",), ("export", "x.csv"), ("alarms",), ("users", "list")],
 )
 def test_without_a_stack_it_says_how_to_start_one(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +92,8 @@ def test_without_a_stack_it_says_how_to_start_one(
         (("tail", "everything"), "expected one of readings, rejects"),
         (("up", "--port-base", "80"), "--port-base is 80, expected 1024 to"),
         (("up", "--devices", "0"), "--devices"),
+        (("users", "role", "ada", "king"), "expected viewer, operator, admin"),
+        (("users", "add", "../etc"), "a name consists of letters, digits"),
         (("export", "x.txt"), "a file named 'x.txt', expected csv or parquet"),
         (("export", "x", "--format", "xlsx"), "'xlsx', expected csv or parquet"),
         (("export", "-", "--format", "parquet"), "standard output takes csv only"),

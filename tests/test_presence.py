@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,8 +21,6 @@ from agents.engine import rows_after
 from isotherm.analytics import Analytics, Status
 from isotherm.clock import now_us
 from isotherm.presence import Presence, read
-from isotherm.settings import Settings
-from isotherm.store import client
 from isotherm.store.analytic import AnalyticStore, Commit
 from isotherm.store.client import Client
 from isotherm.store.writer import Progress, Writer
@@ -31,19 +28,6 @@ from tests.support.readings import BASE, pack_of
 from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with Valkey(tmp_path_factory.mktemp("store")) as server:
-        yield server
-
-
-@pytest.fixture
-async def redis(server: Valkey) -> AsyncIterator[Client]:
-    server.empty()
-    async with client.connected(Settings(redis=server.url)) as redis:
-        yield redis
 
 
 def rows() -> dict[str, bytes]:
@@ -54,7 +38,7 @@ def rows() -> dict[str, bytes]:
     engine.run([pack_of(("b/t", 0, 1.0), received=0)])
     for at in range(0, 140, 10):
         engine.tick(BASE + at * 1_000_000)
-    return rows_after({}, engine)
+    return rows_after({}, engine.changes())
 
 
 async def keep(redis: Client, rows: dict[str, bytes]) -> None:

@@ -42,6 +42,22 @@ def test_an_impossible_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             "ISOTHERM_MQTT_SHARED has the broker divide the messages, ISOTHERM_MQTT_W",
         ),
         ({"mqtt_version": "3.1.1", "mqtt_shared": True}, "ISOTHERM_MQTT_SHARED needs MQTT 5.*set ISOTHERM_MQTT_WORKERS"),
+        (
+            {"login": "auto", "host": "0.0.0.0"},
+            "ISOTHERM_LOGIN is auto, .*ISOTHERM_HOST 0.0.0.0.; set ISOTHERM_LOGIN=required",
+        ),
+        (
+            {"login": "auto", "web_origin": "https://iot.example"},
+            "ISOTHERM_LOGIN is auto, .*ISOTHERM_WEB_ORIGIN https://iot",
+        ),
+        ({"web_origin": "https://iot.example/"}, "ISOTHERM_WEB_ORIGIN is 'https://iot.example/', expected https://HOST"),
+        ({"web_proxies": "10.0.0.4,proxy"}, "ISOTHERM_WEB_PROXIES has 'proxy', expected an address such as"),
+        ({"oidc_issuer": "http://idp.example"}, "ISOTHERM_OIDC_ISSUER is 'http://idp.example', expected https://HOST"),
+        ({"oidc_issuer": "https://idp.example"}, "ISOTHERM_OIDC_ISSUER is set, ISOTHERM_OIDC_CLIENT_ID is not"),
+        (
+            {"oidc_issuer": "https://i.example", "oidc_client_id": "a", "oidc_roles": {"*": "viewer"}, "host": "0.0.0.0"},
+            "ISOTHERM_OIDC_ISSUER needs ISOTHERM_WEB_ORIGIN",
+        ),
         ({"auth": "open", "host": "0.0.0.0"}, "ISOTHERM_AUTH is open, .* ISOTHERM_HOST 0.0.0.0; set ISOTHERM_AUTH=token"),
     ],
 )

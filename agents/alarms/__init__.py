@@ -7,10 +7,8 @@ Time is that of the readings. Of a series a reading counts when it is newer than
 older than those before it in its own; late and repeated ones neither raise nor clear. What has to be held (``hold``,
 ``clear_after``) is also held while nothing comes, by the clock.
 
-What survives a restart: every alarm, what is being held, and of both the newest readings they looked at. Forgotten are which
-reading was the newest of a series that was in order, the readings in the window of a rate, and the values of an expression
-that was not true. A rate or an expression then waits until it has what it needs, and its alarm stays what it is meanwhile. A
-late reading of a series that was in order may raise an alarm after a restart.
+A restart changes nothing of that: every alarm, what is being held, the newest reading of each series that a rule follows and
+the window of each rate are rows of the state. The past of a series counts from when a rule first follows it.
 
 Silence counts from when the engine could have heard: after a restart, or when it was behind or not running for more than
 30 s, from then on. Any reading ends it, a late one too; attributes do not. It is minded of registered devices only: of a

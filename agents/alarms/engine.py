@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from agents.alarms import wording
 from agents.alarms.directory import Directory
 from agents.alarms.expressions import Expressions
 from agents.alarms.index import RuleIndex
 from agents.alarms.machine import NORMAL, PENDING, AlarmState
-from agents.alarms.rates import Rates
+from agents.alarms.memory import Memory
+from agents.alarms.rates import Rates, Window
 from agents.alarms.series import Readings, Series, gather
 from agents.alarms.silence import Silence
 from agents.alarms.states import Move, States
 from agents.alarms.thresholds import Thresholds
 from agents.engine import Changes, Outputs
-from isotherm.alarms.row import HEARD
+from isotherm.alarms import is_alarm_key
 from isotherm.events import Event
 from isotherm.limits import DAY, SECOND
 from isotherm.pack import Pack
@@ -40,11 +43,11 @@ class AlarmEngine:
         self._is_told = False  # the directory: before that nobody knows what an alarm is of
         self._index = RuleIndex(())
         self._units: dict[str, str] = {}
-        self._heard: set[str] = set()  # series whose row says that they were heard of
-        self._ending: list[tuple[AlarmState, int, str]] = []  # to be cleared, what they were, and why
-        self._ticked: int | None = None
-        self._resumed = 0  # since when everything that was sent was heard, µs
-        self._newest_received = 0  # since the last tick, µs
+        self._recalled: dict[str, Window]  # of rates that nobody watches yet
+        self._ending: list[tuple[AlarmState, int, str]]  # to be cleared, what they were, and why
+        self._ticked: int | None
+        self._resumed: int  # since when everything that was sent was heard, µs
+        self._newest_received: int  # since the last tick, µs
         self._reset()
         if directory is not None:
             self.refresh(directory)
@@ -52,9 +55,10 @@ class AlarmEngine:
     def load(self, rows: Mapping[str, bytes]) -> None:
         """Begin with a state."""
         self._reset()
-        self._heard = {name.removeprefix(HEARD) for name in rows if name.startswith(HEARD)}
-        self._states.load({key: row for key, row in rows.items() if not key.startswith(HEARD)})
-        self._recall()
+        alarms = {key: row for key, row in rows.items() if is_alarm_key(key)}
+        self._states.load(alarms)
+        seen = {key: row for key, row in rows.items() if key not in alarms}
+        self._recalled = self._memory.load(seen, self._series)
         if self._is_told:
             self._watch_all()
 
@@ -72,9 +76,8 @@ class AlarmEngine:
             self._index = RuleIndex(directory.rules)
         if not is_first and not rules_changed and not self._devices_changed(before.devices, directory.devices):
             return
-        if not had_rules:  # nothing was looked at, so nothing is known of what came meanwhile
-            self._series = Series()
-            self._recall()
+        if not had_rules and not is_first:  # nothing was looked at, so nothing is known of what came meanwhile
+            self._series.heard[:] = 0
         self._watch_all(removed=before.devices.keys() - directory.devices.keys())
 
     def run(self, packs: Sequence[Pack]) -> Outputs:
@@ -115,61 +118,53 @@ class AlarmEngine:
 
     def changes(self) -> Changes:
         """Return the rows that have changed since this was last asked, and the keys of those that are gone."""
-        self._thresholds.touch()
         rows, gone = self._states.changes()
-        if self._is_told and self._silence.is_minded_changed:
-            minded = {self._series.names[number] for number in self._silence.minded}
-            self._silence.is_minded_changed = False
-            rows |= {HEARD + name: b"" for name in minded - self._heard}
-            gone += sorted(HEARD + name for name in self._heard - minded)
-            self._heard = minded
+        if self._is_told:
+            seen = self._memory.changes(self._series, self._silence, self._rates)
+            return Changes({**rows, **seen.rows}, [*gone, *seen.gone])
         return Changes(rows, gone)
 
     def _reset(self) -> None:
         self._series = Series()
         self._states = States(self._series, self._units)
-        self._heard = set()
+        self._memory = Memory()
+        self._recalled = {}
+        self._is_rearranged = False
         self._ending = []
         self._ticked = None
         self._resumed = 0
         self._newest_received = 0
-        self._no_watches()
+        self._no_watches({})
 
-    def _no_watches(self) -> None:
+    def _no_watches(self, windows: Mapping[str, Window]) -> None:
         self._watched = 0  # series that have their watches
         self._thresholds = Thresholds(self._series, self._states)
-        self._rates = Rates(self._series, self._states)
+        self._rates = Rates(self._series, self._states, windows)
         self._expressions = Expressions(self._series, self._states)
         self._silence = Silence(self._series, self._states)
-
-    def _recall(self) -> None:
-        """Enter the series that rows know of."""
-        for name in sorted(self._heard):
-            number = self._series[name]
-            self._series.heard[number] = max(1, self._series.heard[number])
-        self._states.remember(self._series)
 
     def _watch_all(self, removed: set[str] | frozenset[str] = frozenset()) -> None:
         """Give every series its watches anew, and the alarms to those that go on with them."""
         for state, phase, _ in self._ending:
             state.phase = phase
         self._ending = []
-        self._thresholds.touch()
-        rates = self._rates
-        self._no_watches()
+        self._no_watches(self._rates.windows() | self._recalled)
+        self._recalled = {}
+        self._is_rearranged = True
         if any(rule.kind == "silence" and not rule.metric for rule in self._index.rules.values()):
             for name in self._directory.devices:
                 self._series[name]
         held = [state for state in self._states.all() if state.phase != NORMAL]
         for state in held:
             self._series[state.key.partition("/")[2]]
-        self._watch_new(rates)
+        self._watch_new()
+        self._memory.sweep()
         for state in held:
             is_gone = state.row.device in removed
             if is_gone or not self._attach(state):
                 self._orphan(state, is_gone)
 
-    def _watch_new(self, before: Rates | None = None) -> None:
+    def _watch_new(self) -> None:
         """Give the series that have none their watches."""
         series = self._series
         while self._watched < len(series.names):
@@ -180,8 +175,9 @@ class AlarmEngine:
             of = self._index.of_series if slash else None
             about = device or Device(name, 0)
             rules = of(about, metric) if of else self._index.of_device(about)
+            series.is_followed[number] = any(rule.kind != "silence" for rule in rules)
             self._thresholds.add([rule for rule in rules if rule.kind == "threshold"])
-            self._rates.add([rule for rule in rules if rule.kind == "rate"], before)
+            self._rates.add([rule for rule in rules if rule.kind == "rate"])
             self._expressions.add([rule for rule in rules if rule.kind == "expression"])
             for rule in rules:
                 if rule.kind == "silence" and device is not None:
@@ -207,21 +203,28 @@ class AlarmEngine:
         why = wording.ended(id, rules.get(id), state.row.device, is_gone)
         was, state.phase = state.phase, NORMAL
         if was == PENDING:
-            state.waiting, state.row.inputs = 0, {}
+            state.waiting = 0
             self._states.touch(state)
         else:
             self._ending.append((state, was, why))
 
     def _end(self, time: int) -> list[Event]:
         """Clear the alarms that nothing watches any more."""
+        if self._is_rearranged:
+            self._series.forget_unfollowed()
+            self._memory.sweep()
+            self._is_rearranged = False
         ending, self._ending = self._ending, []
         ending.sort(key=lambda one: one[0].key)
         return [self._states.end(state, time, why) for state, _, why in ending]
 
     def _remember(self, readings: Readings) -> None:
-        last = readings.ends - 1
-        self._series.newest[readings.series] = readings.time[last]
-        self._series.last[readings.series] = readings.value[last]
+        series = self._series
+        followed = np.flatnonzero(series.is_followed[readings.series])
+        numbers, last = readings.series[followed], readings.ends[followed] - 1
+        series.newest[numbers] = readings.time[last]
+        series.last[numbers] = readings.value[last]
+        self._memory.touch(numbers)
 
     def _tell(self, packs: Sequence[Pack], moves: Sequence[Move]) -> list[Event]:
         """Tell moves with the units as they were known when each happened."""
@@ -255,7 +258,7 @@ class AlarmEngine:
             inputs = self._states.inputs(state)
             value = None if rule.kind == "expression" else float(series.last[sources[0]])
             time = since + (rule.hold if change == "raised" else rule.clear_after)
-            found.append(Move.of(0, state, rule, change, max(time, seen), value, inputs))
+            found.append(Move(0, state, rule, change, max(time, seen), value, inputs))
             self._states.see(state)
             self._settle(state)
         return found

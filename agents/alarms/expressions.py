@@ -121,7 +121,7 @@ class Expressions:
             watch.state = state = self._states.of(watch.rule, watch.number, watch.sources)
         change = state.step(BEYOND if is_so else WITHIN, watch.time, watch.rule.hold, watch.rule.clear_after)
         if change:
-            moves.append(Move.of(place, state, watch.rule, change, watch.time, None, watch.inputs()))
+            moves.append(Move(place, state, watch.rule, change, watch.time, None, watch.inputs()))
         self._states.see(state)
         if state.phase == NORMAL:
             watch.state = None

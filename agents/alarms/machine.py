@@ -63,13 +63,10 @@ class AlarmState:
     def _towards(self, is_so: bool, time: int, enough: int, phases: tuple[int, int, int], change: Change) -> Change | None:
         resting, moving, there = phases
         if not is_so:
-            if self.phase == PENDING:
-                self.row.inputs = {}
             self.phase, self.waiting = resting, 0
             return None
         if self.phase == resting:
             self.waiting = time
-            self.row.inputs = {}  # what cleared it is over; of an alarm that is not in order they are the newest there are
         if time - self.waiting < enough:
             self.phase = moving
             return None

@@ -38,7 +38,8 @@ class Series(dict[str, int]):
         names: By number.
         newest: Time of the newest reading, µs, shape (n,); 0 before there is one.
         last: Its value, shape (n,).
-        heard: When a reading was last received, µs, shape (n,); 0 before there is one.
+        heard: When a reading was last received, µs, shape (n,); 0 before there is one, 1 if that is all that is known.
+        is_followed: Whether a rule looks at its readings, shape (n,); of others the newest is not kept.
         device: Number of its device, shape (n,).
     """
 
@@ -47,13 +48,20 @@ class Series(dict[str, int]):
         self.names: list[str] = []
         self._newest, self._last = Column(np.int64), Column(np.float64)
         self._heard, self._device = Column(np.int64), Column(np.int64)
+        self._is_followed = Column(np.bool_)
 
     def __missing__(self, name: str) -> int:
         device, slash, _ = name.partition("/")
         of = self[device] if slash else len(self.names)
         number = self[name] = len(self.names)
         self.names.append(name)
-        for column, value in ((self._newest, 0), (self._last, 0.0), (self._heard, 0), (self._device, of)):
+        for column, value in (
+            (self._newest, 0),
+            (self._last, 0.0),
+            (self._heard, 0),
+            (self._device, of),
+            (self._is_followed, False),
+        ):
             column.extend((value,))
         return number
 
@@ -73,15 +81,26 @@ class Series(dict[str, int]):
     def device(self) -> NDArray[np.int64]:
         return self._device.values
 
+    @property
+    def is_followed(self) -> NDArray[np.bool_]:
+        return self._is_followed.values
+
     def metric(self, number: int) -> str:
         """Return the metric of a series."""
         return self.names[number].partition("/")[2]
 
-    def remember(self, number: int, time: int, value: float) -> None:
-        """Take in what is known of a series' newest reading from elsewhere."""
+    def forget_unfollowed(self) -> None:
+        """Let the past of a series count from when a rule follows it."""
+        self.newest[~self.is_followed] = 0
+
+    def hear(self, number: int) -> None:
+        """Take in that a series was heard of, some time."""
         self.heard[number] = max(1, self.heard[number])
-        if time > self.newest[number]:
-            self.newest[number], self.last[number] = time, value
+
+    def remember(self, number: int, time: int, value: float) -> None:
+        """Take in what its newest reading was."""
+        self.hear(number)
+        self.newest[number], self.last[number] = time, value
 
 
 @dataclass(slots=True)

@@ -83,7 +83,7 @@ class Silence:
             for watch, state in self._silent.pop(number).items():
                 self._is_silent.values[watch] = False
                 state.phase = NORMAL
-                moves.append(Move.of(place, state, self._rules[watch], "cleared", received_at, None, {}))
+                moves.append(Move(place, state, self._rules[watch], "cleared", received_at, None, {}))
 
     def due(self, now: int, resumed: int) -> Iterator[Move]:
         """Yield what has been silent for too long, and note it.

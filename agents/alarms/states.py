@@ -39,22 +39,6 @@ class Move(NamedTuple):
     value: float | None
     inputs: Inputs
 
-    @classmethod
-    def of(
-        cls,
-        place: int,
-        state: AlarmState,
-        rule: Rule,
-        change: Change,
-        time: int,
-        value: float | None,
-        inputs: Inputs,
-    ) -> Move:
-        """Return a move; the row of an alarm that is cleared keeps what cleared it."""
-        if change == "cleared":
-            state.row.inputs = inputs
-        return cls(place, state, rule, change, time, value, inputs)
-
 
 class States:
     """Alarms by their keys."""
@@ -79,13 +63,6 @@ class States:
         """Return every alarm that has a row."""
         return list(self._by_key.values())
 
-    def remember(self, series: Series) -> None:
-        """Tell the series what the rows know of their newest readings."""
-        self._series = series
-        for state in self._by_key.values():
-            for metric, (time, value) in state.row.inputs.items():
-                series.remember(series[f"{state.row.device}/{metric}"], time, value)
-
     def of(self, rule: Rule, number: int, sources: tuple[int, ...]) -> AlarmState:
         """Return the alarm of a rule on a series or device, a new one where there is none."""
         device, _, metric = self._series.names[number].partition("/")
@@ -105,7 +82,7 @@ class States:
         """Note that an alarm is not as it was; one that was never raised and is in order is forgotten."""
         if state.phase == NORMAL and not state.row.since:
             self.forget(state)
-        else:
+        elif state.waiting != state.row.waiting or state.key not in self._kept:
             self._dirty.add(state.key)
 
     def forget(self, state: AlarmState) -> None:
@@ -127,10 +104,7 @@ class States:
         for key in sorted(self._dirty):
             state = self._by_key[key]
             state.row.waiting = state.waiting
-            if state.phase != NORMAL:
-                rows[key] = msgspec.msgpack.encode(msgspec.structs.replace(state.row, inputs=self.inputs(state)))
-            else:
-                rows[key] = msgspec.msgpack.encode(state.row)
+            rows[key] = msgspec.msgpack.encode(state.row)
         gone = sorted(self._gone)
         self._kept.update(rows)
         self._kept.difference_update(gone)
@@ -150,9 +124,9 @@ class States:
     def end(self, state: AlarmState, time: int, message: str) -> Event:
         """Clear an alarm for another reason than a reading."""
         row = state.row
-        row.cleared, row.inputs, row.message = max(time, row.since), {}, message
+        row.cleared, row.message = max(time, row.since), message
         state.phase, state.waiting = NORMAL, 0
-        self.touch(state)
+        self._dirty.add(row.key)
         return _event("alarm.cleared", row, row.cleared, message, row.value, row.unit)
 
     def _raise(self, move: Move) -> Event:

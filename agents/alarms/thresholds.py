@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.alarms.machine import ACTIVE, BETWEEN, BEYOND, NORMAL, WITHIN, AlarmState
 from agents.alarms.series import Column, Readings, Series
 from agents.alarms.states import Move, States
 from isotherm.rules import Rule
-
-_NOTHING = np.empty(0, dtype=np.int64)
 
 
 class Thresholds:
@@ -33,7 +30,6 @@ class Thresholds:
         self._high, self._low = Column(np.float64), Column(np.float64)  # nothing can change between them
         self._phase = Column(np.int8)
         self._alarms: dict[int, AlarmState] = {}  # of the watches that have one
-        self._touched: list[NDArray[np.int64]] = []  # watches whose alarm saw readings and stayed what it is
 
     def add(self, rules: Sequence[Rule]) -> None:
         """Watch the next series, by its number, with these rules."""
@@ -78,16 +74,8 @@ class Thresholds:
         watch, run, least, greatest = watch[some], run[some], least[some], greatest[some]
         outside = (least > self._clear_above.values[watch]) | (greatest < self._clear_below.values[watch])
         stays = outside & (self._phase.values[watch] == ACTIVE)
-        self._touched.append(watch[stays])
         for one, of in zip(watch[~stays].tolist(), run[~stays].tolist(), strict=True):
             self._look(one, of, readings, moves)
-
-    def touch(self) -> None:
-        """Note the alarms that have seen readings and stayed what they are."""
-        for watch in np.unique(np.concatenate([_NOTHING, *self._touched])).tolist():
-            if (state := self._alarms.get(watch)) is not None:  # else it was cleared later
-                self._states.touch(state)
-        self._touched = []
 
     def _look(self, watch: int, run: int, readings: Readings, moves: list[Move]) -> None:
         """Take in the readings of one series for one watch, one by one."""
@@ -105,7 +93,7 @@ class Thresholds:
                 verdict = WITHIN if clear_below <= value <= clear_above else BETWEEN
             change = state.step(verdict, time, hold, clear_after)
             if change:
-                moves.append(Move.of(place, state, rule, change, time, value, {metric: (time, value)}))
+                moves.append(Move(place, state, rule, change, time, value, {metric: (time, value)}))
         self._states.see(state)
         self._put(watch, state)
 

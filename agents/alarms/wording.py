@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from isotherm.limits import DAY, HOUR, MINUTE, SECOND
 from isotherm.rules import Rule
+from isotherm.units import symbol
 
 _SIGNS = {"second": "s", "minute": "min", "hour": "h"}
 
@@ -21,7 +22,7 @@ def raised(rule: Rule, device: str, metric: str, value: float | None, unit: str,
     threshold = _threshold(rule, value)
     if rule.message:
         shown = inputs if value is None else number(value)
-        return rule.message.format(device=device, metric=metric, value=shown, threshold=threshold, unit=unit)
+        return rule.message.format(device=device, metric=metric, value=shown, threshold=threshold, unit=symbol(unit))
     if rule.kind == "silence":
         return f"nothing came of {device} {metric}".rstrip() + f" for {threshold}"
     if rule.kind == "expression":
@@ -64,8 +65,8 @@ def number(value: float) -> str:
 
 
 def measured(value: float, unit: str) -> str:
-    """Return a value with its unit."""
-    return f"{number(value)} {unit}".rstrip()
+    """Return a value with its unit, as people write it."""
+    return f"{number(value)} {symbol(unit)}".rstrip()
 
 
 def span(us: int) -> str:

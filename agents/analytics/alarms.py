@@ -22,7 +22,7 @@ def build(name: str, parameters: Any) -> Engine:
 alarms = Analytic(
     "alarms",
     "Raises and clears alarms by the rules of `isotherm rules`: thresholds, rates of change, silence, expressions.\n\n"
-    "What counts when, and what survives a restart, is told in agents/alarms; states as in ISA-18.2.",
+    "What counts when, and what survives a restart, is told in agents/alarms; states as in ISA-18.2-2016.",
     Parameters,
     build,
     inputs=lambda _: ["*"],

@@ -44,11 +44,19 @@ class ReadingEngine:
     """Calls a function with each reading, and keeps a dict for each series or device.
 
     Between packs a state is what the store would give back, its bytes: so a restart changes nothing, and what the function
-    raises concerns the readings of that series (or device) in the pack alone: its state is as before.
+    raises concerns the readings of that series (or device) in the pack alone: its state is as before. With ``any_order``
+    nothing is kept, and readings that come late count, too.
     """
 
     def __init__(
-        self, name: str, function: Callable[[Reading, State], Any], inputs: str, output: str, unit: str, per: str
+        self,
+        name: str,
+        function: Callable[[Reading, State], Any],
+        inputs: str,
+        output: str,
+        unit: str,
+        per: str,
+        any_order: bool = False,
     ) -> None:
         self._name = name
         self._function = function
@@ -56,6 +64,7 @@ class ReadingEngine:
         self._output = output
         self._unit = unit
         self._per_device = per == "device"
+        self._any_order = any_order
         self._codes = Codes(self._code)
         self._states: dict[str, bytes] = {}
         self._changed: dict[str, None] = {}
@@ -97,10 +106,11 @@ class ReadingEngine:
         outputs = Outputs()
         gathered = gather(packs, self._codes)
         self._know_new_names()
-        rows = in_order(gathered, self._newest)
+        rows = gathered if self._any_order else in_order(gathered, self._newest)
         if not len(rows):
             return outputs
-        self._newest[rows.code] = rows.time  # ascending: the last one stays
+        if not self._any_order:
+            self._newest[rows.code] = rows.time  # ascending: the last one stays
         rows = rows.take(np.lexsort((self._rank[rows.code], rows.time, self._owner[rows.code], rows.pack)))
         owner = self._owner[rows.code]
         parts = np.flatnonzero((np.diff(owner, prepend=-1) != 0) | (np.diff(rows.pack, prepend=-1) != 0)).tolist()
@@ -151,6 +161,8 @@ class ReadingEngine:
             problem = error
             made.back_to(mark)
             kept = self._kept(owner)
+        if self._any_order:
+            return problem
         for code, time, _ in readings:
             kept.newest[self._series[code].name] = time
         self._states[owner] = _encode(kept)

@@ -19,8 +19,10 @@ from isotherm.channels import Channel, Channels
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
 from isotherm.events import Event
+from isotherm.rejects import Rejected, RejectRecord
+from isotherm.store.analytic import Outgoing
 from isotherm.store.writer import Conflict, Progress
-from isotherm.topics import EVENTS
+from isotherm.topics import EVENTS, REJECTS
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,8 @@ class Notifying:
     def __init__(self, partition: int, site: Site, courier: Courier, source: Log) -> None:
         self._partition = partition
         self._meter = site.meter
+        self._deliver = site.deliver
+        self._protocol = f"agent/{site.name}"
         self._courier = courier
         self._source = source
         self._keeper = Keeper(partition, site.store)
@@ -99,15 +103,15 @@ class Notifying:
             return self._keeper.progress
 
     async def apply(self, records: Sequence[LogRecord], expected: int | None) -> int | Conflict:
-        """Take in events."""
-        events = []
+        """Take in events; what is none goes to ``rejects``, before its offset is passed."""
+        events, rejects = [], []
         for record in records:
             try:
                 events.append(Event.from_json(record.value))
             except msgspec.DecodeError as error:
-                self._meter.errors += 1
-                self._meter.problem = f"{EVENTS.name}/{self._partition}/{record.offset} is no event: {error}"
-                log.error("%s", self._meter.problem)
+                rejects.append(self._reject(record, error))
+        if rejects:
+            await self._deliver(self._partition, rejects)
         async with self._turn:
             self._router.take(events, now_us())
             self._keeper.progress = Progress(records[-1].offset + 1, records[-1].mark)
@@ -117,6 +121,15 @@ class Notifying:
                 return await self._conflict()
         self._courier.wake()
         return len(events)
+
+    def _reject(self, record: LogRecord, error: Exception) -> Outgoing:
+        self._meter.errors += 1
+        self._meter.problem = f"{EVENTS.name}/{self._partition}/{record.offset} is no event: {error}"
+        log.error("%s; it goes to %s", self._meter.problem, REJECTS.name)
+        peer = f"{EVENTS.name}/{self._partition}"
+        rejected = Rejected("analytic", self._meter.problem, record.value)
+        reject = RejectRecord.of([rejected], protocol=self._protocol, peer=peer, received_at=now_us())
+        return Outgoing(REJECTS.name, peer, reject.to_json())
 
     async def rest(self, is_caught_up: bool) -> Conflict | None:
         """Commit what the courier has changed."""

@@ -177,7 +177,6 @@ class Router:
         """
         if self._channels is None:
             raise RuntimeError("a router was given events before it was told which channels there are: call refresh() first")
-        touched: set[tuple[str, str]] = set()
         for event in events:
             if not self._is_new(event, now) or event.alarm in self._shelved or event.rule in self._shelved:
                 continue
@@ -187,9 +186,7 @@ class Router:
                     self._order += 1
                     self._enqueue(message)
                     self._keep(message)
-                    touched.add((message.channel, message.subject))
-        for alike in touched:
-            self._fold(alike)
+                    self._fold((message.channel, message.subject))
 
     def due(self, now: int) -> list[Message]:
         """Return what awaits its turn and no quiet hours hold back, in its order; it stays here until `bind`.

@@ -17,7 +17,7 @@ from connectors.coap.exchanges import Endpoint, Exchange, Exchanges, key_of
 from connectors.coap.message import decode_header, empty_ack, encode, is_coap, reset
 from connectors.coap.numbers import ACK, CON, NON, RST
 from connectors.coap.options import MessageFormatError, Targets, encode_options
-from connectors.coap.requests import Answer, Request, completed, error, is_unwanted
+from connectors.coap.requests import Answer, Observer, Request, completed, error, is_unwanted
 from connectors.coap.resources import Resources
 from connectors.coap.sockets import Address, DatagramSocket
 from connectors.coap.transmissions import Transmissions
@@ -35,6 +35,12 @@ EXPIRE_SECONDS = 1.0
 MAX_AMPLIFICATION = 3
 """An answer has at most so many times the bytes of its request, headers of IP and UDP included: the sender's address may be
 another's (RFC 7252 §11.3). The factor is that of QUIC (RFC 9000 §8)."""
+
+FRESH_SECONDS = 20.0
+"""An observer that was heard of so lately is there; NATs forget an address after 30 s and more (RFC 4787 §4.3)."""
+
+MAX_WATCHED = 100_000
+"""Observers of which it is known when they were heard of."""
 
 WIRE_BYTES = 28
 """Headers of IP and UDP."""
@@ -56,6 +62,7 @@ class DatagramEndpoint:
         self._transmissions = Transmissions(self.send)
         self._throttle = Throttle()
         self._expired_at = 0.0
+        self._heard: dict[Address, float] = {}  # of those that observe something
 
     @property
     def port(self) -> int:
@@ -112,6 +119,26 @@ class DatagramEndpoint:
         else:
             self.send(datagram, endpoint.address)
 
+    async def notify(self, endpoint: Endpoint, token: bytes, answer: Answer, seconds: float) -> int | None:
+        """Send a notification (RFC 7641 §3.2); returns ACK or RST, or None when neither came in so many seconds."""
+        id = endpoint.new_id()
+        datagram = encode(CON, answer.code, id, token, answer.options, answer.payload)
+        return await self._transmissions.confirm(datagram, endpoint.address, id, seconds)
+
+    async def ping(self, endpoint: Endpoint, seconds: float) -> bool:
+        """Tell whether an endpoint answers (RFC 7252 §4.3), if it was not heard of just now."""
+        if time.monotonic() - self._heard.get(endpoint.address, 0.0) < FRESH_SECONDS:
+            return True
+        id = endpoint.new_id()
+        empty = encode(CON, numbers.EMPTY, id, b"", (), b"")
+        return await self._transmissions.confirm(empty, endpoint.address, id, seconds) is not None
+
+    def watch(self, endpoint: Endpoint) -> None:
+        """Note from now on when an endpoint was heard of."""
+        self._heard[endpoint.address] = time.monotonic()
+        while len(self._heard) > MAX_WATCHED:
+            del self._heard[next(iter(self._heard))]
+
     def _read(self) -> None:
         """Read what is there, a turn's worth."""
         now = time.monotonic()
@@ -135,6 +162,8 @@ class DatagramEndpoint:
             self._resources.garbage(str(address), "a datagram that is no message of CoAP version 1", datagram)
             return
         kind, code = datagram[0] >> 4 & 3, datagram[1]
+        if address in self._heard:
+            self._heard[address] = now
         try:
             if kind in (CON, NON) and numbers.EMPTY < code <= numbers.LAST_METHOD:
                 self._receive_request(kind, code, datagram, address, now)
@@ -149,7 +178,7 @@ class DatagramEndpoint:
         """Receive what is no request: an acknowledgement or reset, a ping, a response that nobody awaits."""
         header = decode_header(datagram)
         if header.kind in (ACK, RST):
-            self._transmissions.end(address, header.id)
+            self._transmissions.end(address, header.id, header.kind)
         elif header.kind == CON:
             self.send(reset(header.id), address)
 
@@ -222,9 +251,32 @@ class DatagramRequest(Request):
         most = MAX_AMPLIFICATION * (self._size + WIRE_BYTES) - WIRE_BYTES
         return max(0, most - 2 - len(self._head) - OPTION_BYTES)
 
+    def observer(self) -> Observer:
+        self._server.watch(self._exchange.endpoint)
+        return DatagramObserver(self._server, self._exchange.endpoint, self._head[2:])
+
     @property
     def _id(self) -> int:
         return self._head[0] << 8 | self._head[1]
+
+
+class DatagramObserver(Observer):
+    """An endpoint that observes something."""
+
+    def __init__(self, server: DatagramEndpoint, endpoint: Endpoint, token: bytes) -> None:
+        self._server = server
+        self._endpoint = endpoint
+        self._token = token
+
+    @property
+    def endpoint(self) -> Hashable:
+        return self._endpoint.address
+
+    async def is_there(self, seconds: float) -> bool:
+        return await self._server.ping(self._endpoint, seconds)
+
+    async def notify(self, answer: Answer, seconds: float) -> int | None:
+        return await self._server.notify(self._endpoint, self._token, answer, seconds)
 
 
 _ACKNOWLEDGES = [bytes((0x40 | ACK << 4 | length,)) for length in range(numbers.MAX_TOKEN_BYTES + 1)]

@@ -80,6 +80,7 @@ class Target:
         content_format: Of the payload, or None.
         accept: Of the answer, or None.
         block1, block2: Which block this is of the payload, and which one of the answer is asked for.
+        observe: 0 to hear of changes, 1 to hear of them no longer (RFC 7641 §2), or None.
         size1: Bytes of the whole payload, if said.
         no_response: Classes of answers that are not wanted, as bits (RFC 7967 §2.1).
         token: A device's token.
@@ -93,6 +94,7 @@ class Target:
     accept: int | None = None
     block1: Block | None = None
     block2: Block | None = None
+    observe: int | None = None
     size1: int | None = None
     no_response: int = 0
     token: str | None = None
@@ -207,6 +209,7 @@ def encode_uint(number: int) -> bytes:
 
 _LENGTHS = {
     numbers.URI_HOST: (1, 255),
+    numbers.OBSERVE: (0, 3),
     numbers.URI_PORT: (0, 2),
     numbers.URI_PATH: (0, 255),
     numbers.URI_QUERY: (0, 255),
@@ -265,6 +268,7 @@ def target_of(options: Sequence[Option]) -> Target:
         accept=uint(numbers.ACCEPT),
         block1=block(numbers.BLOCK1),
         block2=block(numbers.BLOCK2),
+        observe=uint(numbers.OBSERVE),
         size1=uint(numbers.SIZE1),
         no_response=uint(numbers.NO_RESPONSE) or 0,
         token=token,

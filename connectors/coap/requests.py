@@ -55,6 +55,23 @@ def is_unwanted(target: Target, code: int) -> bool:
     return code != numbers.CONTINUE and bool(target.no_response >> (code >> 5) - 1 & 1)
 
 
+class Observer(ABC):
+    """Who has asked to hear of changes, and how it is told."""
+
+    @property
+    @abstractmethod
+    def endpoint(self) -> Hashable:
+        """What tells its endpoint from others."""
+
+    @abstractmethod
+    async def is_there(self, seconds: float) -> bool:
+        """Tell whether it answers, within so many seconds."""
+
+    @abstractmethod
+    async def notify(self, answer: Answer, seconds: float) -> int | None:
+        """Send it a notification; returns ACK or RST, or None when neither came in so many seconds."""
+
+
 class Request(ABC):
     """A request that waits for its answer.
 
@@ -95,6 +112,10 @@ class Request(ABC):
     @abstractmethod
     def answer(self, answer: Answer) -> None:
         """Answer it, once."""
+
+    def observer(self) -> Observer | None:
+        """Return the way of further answers to it, or None where there is none."""
+        return None
 
     @abstractmethod
     def room_for_payload(self) -> int:

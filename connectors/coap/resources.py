@@ -1,4 +1,5 @@
-"""What is served: ``POST /readings``, ``POST /devices/{id}/readings``, ``GET /.well-known/core``.
+"""What is served: ``POST /readings``, ``POST /devices/{id}/readings`` and ``replies``, ``GET /.well-known/core``; and ``GET
+/devices/{id}/commands``, to observe.
 
 The same over datagrams and over TCP. A request is answered when Kafka has what it brings; whatever cannot be accepted
 goes to `rejects`, and the sender is told.
@@ -8,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from connectors.coap import numbers
 from connectors.coap.blocks import NOT_FOR_DATAGRAMS, Blocks, Refusal
+from connectors.coap.observing import Observations
 from connectors.coap.options import Block, Fault, Target, encode_uint
-from connectors.coap.requests import Answer, Request, error
+from connectors.coap.requests import CHANGED, Answer, Request, error
 from connectors.coap.taking import Taking
 from connectors.formats.catalogue import SENML_CBOR, SENML_JSON, detect_body
 from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity, only
 from connectors.site import Site
-from isotherm.errors import Unauthorized, Unavailable
+from isotherm.errors import InvalidReading, Unauthorized, Unavailable
 from isotherm.limits import MAX_REJECT_RAW_BYTES
 from isotherm.names import is_device_name
 from isotherm.rejects import Rejected
@@ -47,6 +51,7 @@ class Resources:
         self._site = site
         self._blocks = Blocks()
         self._taking = Taking(site)
+        self._observations = Observations(site.dispatcher)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def sweep(self) -> None:
@@ -83,8 +88,10 @@ class Resources:
                 request.answer(error(fault.code, fault.text))
         elif target.path == _WELL_KNOWN:
             request.answer(_links(request))
-        elif not _is_readings(target.path):
-            request.answer(error(numbers.NOT_FOUND, "expected /readings or /devices/{id}/readings"))
+        elif _is_of_device(target.path, "commands"):
+            self._start(self._observe(request, target.path[1]), request)
+        elif not _is_readings(target.path) and not _is_of_device(target.path, "replies"):
+            request.answer(error(numbers.NOT_FOUND, "expected /readings or /devices/{id}/readings, commands or replies"))
         elif request.code != numbers.POST:
             request.answer(error(numbers.METHOD_NOT_ALLOWED, "expected POST"))
         else:
@@ -105,9 +112,52 @@ class Resources:
         elif self._taking.is_full:
             request.answer(error(numbers.SERVICE_UNAVAILABLE, "too many requests wait for their answer"))
         else:
-            task = asyncio.create_task(self._ask(request, device), name=f"coap-identify-{request.peer}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._ask(request, device), request)
+
+    def _start(self, work: Coroutine[Any, Any, None], request: Request) -> None:
+        task = asyncio.create_task(work, name=f"coap-{request.peer}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _observe(self, request: Request, device: str) -> None:
+        """Let a device hear of its commands, or no longer."""
+        target, observer = request.target, request.observer()
+        if request.code != numbers.GET:
+            request.answer(error(numbers.METHOD_NOT_ALLOWED, "expected GET"))
+            return
+        if observer is None or target.observe not in (0, 1):
+            request.answer(error(numbers.BAD_REQUEST, "commands are observed over UDP (RFC 7641): expected Observe 0 or 1"))
+            return
+
+        async def admit() -> Identity:
+            return await self._site.doorkeeper.identify(device=device, token=target.token, certified=request.certified)
+
+        try:
+            await admit()
+        except Unauthorized as reason:
+            request.answer(error(numbers.UNAUTHORIZED, str(reason)))
+        except Unavailable as reason:
+            request.answer(error(numbers.SERVICE_UNAVAILABLE, str(reason)))
+        else:
+            if target.observe == 1:
+                self._observations.end(observer.endpoint, device)
+                request.answer(Answer(numbers.CONTENT))
+            else:
+                request.answer(self._observations.begin(observer, device, admit))
+
+    async def _reply(self, request: Request, identity: Identity) -> None:
+        """Keep what a device says of a command."""
+        with self._taking.held(request):
+            try:
+                await self._site.dispatcher.reply(identity, request.payload)
+            except InvalidReading as refused:
+                self._refuse(request, identity, numbers.BAD_REQUEST, refused.reason, refused.detail)
+                self._taking.flush()
+                return
+            except Unavailable as reason:
+                request.answer(error(numbers.SERVICE_UNAVAILABLE, str(reason)))
+                return
+            request.answer(CHANGED)
 
     async def _ask(self, request: Request, device: str | None) -> None:
         with self._taking.held(request):
@@ -127,8 +177,9 @@ class Resources:
     def _admit(self, request: Request, identity: Identity) -> None:
         """Take in what a peer sends who may send it; a resource of one device takes readings of that device alone."""
         target, payload = request.target, request.payload
+        is_reply = _is_of_device(target.path, "replies")
         if len(target.path) == 3:
-            identity = only(target.path[1])
+            identity = Identity(target.path[1], identity.others) if is_reply else only(target.path[1])
         if target.content_format is not None and target.content_format not in FORMS:
             expected = "110 or 50 (SenML JSON), 112 or 60 (SenML CBOR)"
             detail = f"content format {target.content_format}, expected {expected}"
@@ -146,6 +197,9 @@ class Resources:
                 self._give_up(request, identity, whole)
                 return
             request.payload = payload = whole
+        if is_reply:
+            self._start(self._reply(request, identity), request)
+            return
         form = FORMS[target.content_format] if target.content_format is not None else detect_body(payload)
         self._taking.add(request, identity, form)
 
@@ -164,7 +218,11 @@ class Resources:
 
 
 def _is_readings(path: tuple[str, ...]) -> bool:
-    return path == ("readings",) or (len(path) == 3 and path[0] == "devices" and path[2] == "readings")
+    return path == ("readings",) or _is_of_device(path, "readings")
+
+
+def _is_of_device(path: tuple[str, ...], what: str) -> bool:
+    return len(path) == 3 and path[0] == "devices" and path[2] == what
 
 
 def _links(request: Request) -> Answer:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
+from connectors.coap.numbers import ACK
 from connectors.coap.sockets import Address
 
 ACK_TIMEOUT = 2.0
@@ -24,6 +25,7 @@ class Transmissions:
     def __init__(self, send: Callable[[bytes, Address], None]) -> None:
         self._send = send
         self._open: dict[tuple[Address, int], asyncio.TimerHandle] = {}
+        self._awaited: dict[tuple[Address, int], asyncio.Future[int]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -37,10 +39,27 @@ class Transmissions:
         """Send a confirmable message, and again until it is acknowledged, MAX_RETRANSMIT times."""
         self._transmit(datagram, address, id, ACK_TIMEOUT * random.uniform(1.0, ACK_RANDOM_FACTOR), MAX_RETRANSMIT)
 
-    def end(self, address: Address, id: int) -> None:
+    async def confirm(self, datagram: bytes, address: Address, id: int, seconds: float) -> int | None:
+        """Send a confirmable message, again and again for so long; returns ACK or RST, or None when neither came."""
+        self._awaited[address, id] = answered = asyncio.get_running_loop().create_future()
+        self.begin(datagram, address, id)
+        try:
+            async with asyncio.timeout(seconds):
+                kind: int = await answered
+                return kind
+        except TimeoutError:
+            return None
+        finally:
+            del self._awaited[address, id]
+            self.end(address, id, ACK)
+
+    def end(self, address: Address, id: int, kind: int) -> None:
         """An acknowledgement or a reset has come."""
         if (timer := self._open.pop((address, id), None)) is not None:
             timer.cancel()
+        answered = self._awaited.get((address, id))
+        if answered is not None and not answered.done():
+            answered.set_result(kind)
 
     def close(self) -> None:
         """Send nothing again."""

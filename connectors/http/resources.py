@@ -24,20 +24,24 @@ from connectors.http.answers import (
     refusals,
 )
 from connectors.http.bodies import Bodies, Refused, form_of, influx_form_of, unpacked
+from connectors.http.polls import Polls, refusal
 from connectors.http.websocket import WebSockets
 from connectors.identity import ANYONE, Identity
 from connectors.receipt import Receipt
 from connectors.site import Site
 from connectors.tls import certified_device
 from isotherm.clock import now_us
-from isotherm.errors import Unauthorized, Unavailable
+from isotherm.errors import InvalidReading, Unauthorized, Unavailable
 from isotherm.limits import MAX_PACK_BYTES
+from isotherm.rejects import Rejected
 from isotherm.settings import is_loopback
 
 STOP_SECONDS = 8.0
 """How long a stop waits for requests that are being answered."""
 
 MAX_QUERY_BYTES = 8 * 1024
+
+MAX_REPLY_BYTES = 64 * 1024
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -50,6 +54,7 @@ class Resources:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._websockets = WebSockets(site, self._identify)
+        self._polls = Polls(site.dispatcher)
         self._bodies = Bodies()
         self._active = 0  # requests
         self._idle = asyncio.Event()
@@ -63,6 +68,8 @@ class Resources:
             [
                 web.post("/api/v1/readings", self._readings, expect_handler=_later),
                 web.get("/api/v1/ws", self._websockets.serve),
+                web.get("/api/v1/commands", self._commands),
+                web.post("/api/v1/replies", self._reply, expect_handler=_later),
                 web.post("/write", self._influx, expect_handler=_later),
                 web.post("/api/v2/write", self._influx, expect_handler=_later),
                 web.post("/query", self._influx_query),
@@ -76,6 +83,7 @@ class Resources:
     async def close(self) -> None:
         """End every WebSocket when what it sent is answered, and return when every request is, for a bounded time."""
         self._is_stopping = True
+        self._polls.close()
         await self._websockets.close()
         try:
             async with asyncio.timeout(STOP_SECONDS):
@@ -125,6 +133,37 @@ class Resources:
         if not receipt.rejected:
             return accepted(receipt)
         return refusals(receipt)
+
+    async def _commands(self, request: web.Request) -> web.StreamResponse:
+        try:
+            identity = await self._identify(request)
+        except Unauthorized as error:
+            return problem(401, str(error), reason="auth")
+        except Unavailable as error:
+            return problem(503, str(error), reason="unavailable")
+        return await self._polls.serve(request, identity)
+
+    async def _reply(self, request: web.Request) -> web.Response:
+        try:
+            identity = await self._admitted(request)
+            body = unpacked(await self._bodies.read(request, MAX_REPLY_BYTES), request)
+            await self._replied(identity, body, peer_of(request.transport))
+        except Refused as refused:
+            return problem(refused.status, refused.rejected.detail, reason=refused.rejected.reason)
+        except InvalidReading as error:
+            return refusal(error.reason, error.detail)
+        except Unavailable as error:
+            return problem(503, str(error), reason="unavailable")
+        return web.Response(status=204)
+
+    async def _replied(self, identity: Identity, body: bytes, peer: str) -> None:
+        """Keep a reply; one that is refused is kept as a reject."""
+        try:
+            await self._site.dispatcher.reply(identity, body)
+        except InvalidReading as refused:
+            rejected = Rejected(refused.reason, refused.detail, body, identity.device)
+            await self._site.intake.store([Decoded.nothing(rejected)], peer=peer, identity=identity)
+            raise
 
     async def _influx(self, request: web.Request) -> web.Response:
         try:

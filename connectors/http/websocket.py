@@ -5,6 +5,10 @@
     ← {"ack":1}                                          Kafka has so many readings of this connection
     ← {"error":{"reason":…,"detail":…,"count":1}}        so many were refused; this is the first of them
 
+    ← {"command":{"id":…,"name":…,…}}                    where the hello has "commands":true
+    → {"reply":{"id":…,"result":…}}                      what came of it
+    ← {"replied":…}                                      Kafka has that
+
 A binary message is SenML CBOR. Messages are taken in one after the other and acknowledged in their order; a peer may send
 further ones before it hears, up to MAX_UNACKNOWLEDGED readings. A peer whose hello is refused may send another one.
 
@@ -26,13 +30,15 @@ from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 from connectors import metrics
 from connectors.answers import Answer, Answers, error
 from connectors.connections import peer_of
+from connectors.dispatch import WHOSE_COMMANDS, Given, line, not_kept, reply_in
 from connectors.formats.catalogue import SENML_CBOR, detect_body
 from connectors.formats.decoded import Decoded
 from connectors.hello import hello_in
 from connectors.identity import ANYONE, HELLO_SECONDS, RECHECK_SECONDS, Identity
 from connectors.site import Site
 from isotherm.clock import now_us
-from isotherm.errors import Unauthorized, Unavailable
+from isotherm.commands import Command
+from isotherm.errors import InvalidReading, Unauthorized, Unavailable
 from isotherm.limits import MAX_PACK_BYTES
 from isotherm.rejects import Rejected
 
@@ -89,6 +95,7 @@ class WebSockets:
         try:
             await socket.serve()
         finally:
+            socket.leave()
             self._open.discard(socket)
             _sockets.set(len(self._open))
         return ws
@@ -125,6 +132,7 @@ class _Socket:
         self._identified_at = _now()
         self._hello_by = _now() + HELLO_SECONDS
         self._is_greeted = False  # the first message was seen
+        self._commanded: str | None = None  # the device whose commands it gets
         self._answers = Answers()
         self._changed = asyncio.Event()  # a receipt is durable, or there is nothing more to come
         self._fewer = asyncio.Event()  # of the unacknowledged
@@ -161,6 +169,19 @@ class _Socket:
         if self._reading is not None:
             self._reading.cancel()
 
+    def leave(self) -> None:
+        """Let no more commands come this way."""
+        if self._commanded is not None:
+            self._site.dispatcher.leave(self._commanded, self)
+            self._commanded = None
+
+    async def give(self, command: Command) -> Given:
+        """Send a command to the peer."""
+        if self._ws.closed or self._is_done:
+            return "returned"
+        await self._ws.send_str(line(command).decode())
+        return "sent"
+
     def abort(self) -> None:
         """Answer nothing more."""
         if self._answering is not None:
@@ -174,6 +195,9 @@ class _Socket:
                 if self._identity is None:
                     await self._refuse("auth", NO_HELLO, data, WSCloseCode.POLICY_VIOLATION)
                     return
+                if self._commanded is not None and form != SENML_CBOR and (reply := reply_in(data)) is not None:
+                    await self._reply(reply)
+                    continue
                 await self._take(self._site.catalogue.decoders[form](data, now_us()), self._identity, form)
 
     async def _ask_again(self) -> None:
@@ -245,7 +269,31 @@ class _Socket:
         except (Unauthorized, Unavailable) as failure:
             self._identity = None
             await self._say(error("auth" if isinstance(failure, Unauthorized) else "unavailable", str(failure)))
+        else:
+            if hello.commands:
+                await self._take_commands(self._identity)
         return True
+
+    async def _take_commands(self, identity: Identity) -> None:
+        """Let the peer's commands come this way."""
+        self.leave()
+        if identity.device is None:
+            await self._say(WHOSE_COMMANDS)
+            return
+        self._commanded = identity.device
+        self._site.dispatcher.enter(identity.device, self)
+
+    async def _reply(self, data: bytes) -> None:
+        """Keep what the peer says of a command."""
+        try:
+            id = await self._site.dispatcher.reply(self._identity or ANYONE, data)
+        except InvalidReading as refused:
+            rejected = Rejected(refused.reason, refused.detail, data, self._commanded)
+            await self._take([Decoded.nothing(rejected)], self._identity or ANYONE, "")
+        except Unavailable as away:
+            await self._say(not_kept(away))
+        else:
+            await self._say({"replied": id})
 
     async def _refuse(self, reason: str, detail: str, data: bytes, code: int) -> None:
         """Keep what ends the connection as a reject."""

@@ -123,6 +123,8 @@ class Connection:
         self._client.on_disconnect = self._on_disconnect
         self._handler = self._client._package_handler
         self._handler._handler_cache[MQTTCommands.PUBLISH] = self._on_publish
+        self._handler._handler_cache[MQTTCommands.PUBACK] = self._on_puback
+        self._unacknowledged: dict[int, asyncio.Future[int]] = {}
 
     async def open(self, topics: Sequence[str]) -> None:
         """Connect and subscribe; with MQTT 5 so that connectors share the messages (§4.8.2), where that is set.
@@ -183,6 +185,26 @@ class Connection:
             packets = b"".join(b"\x40\x02%c%c" % (one >> 8, one & 255) for one, _ in packet_ids)
         self._protocol.write_data(packets)
 
+    async def publish(self, topic: str, payload: bytes, seconds: int) -> int:
+        """Publish JSON with QoS 1; returns the reason code of the broker's acknowledgement (MQTT 5 §3.4.2.1), before that 0.
+
+        Args:
+            topic: Where to.
+            payload: The message.
+            seconds: For how long the broker keeps it for who is away (MQTT 5).
+
+        Raises:
+            ConnectionError: the connection ended before it.
+        """
+        options = {"message_expiry_interval": seconds, "content_type": "application/json"} if self.is_5 else {}
+        packet_id, _ = self._client._connection.publish(gmqtt.Message(topic, payload, qos=1, **options))
+        self._unacknowledged[packet_id] = acknowledged = asyncio.get_running_loop().create_future()
+        try:
+            code: int = await acknowledged
+            return code
+        finally:
+            del self._unacknowledged[packet_id]
+
     def pause(self) -> None:
         """Read no more for now; the broker keeps what does not fit, as TCP tells it to."""
         if not self._is_paused and not self.lost.is_set():
@@ -228,6 +250,9 @@ class Connection:
             taken = "another connector uses this client id" if packet[0] == _SESSION_TAKEN_OVER else ""
             self.reason = taken or f"reason code 0x{packet[0]:02x}"
         self.lost.set()
+        for waiting in self._unacknowledged.values():
+            if not waiting.done():
+                waiting.set_exception(ConnectionError("the connection to the MQTT broker ended"))
         if not self._subscribed.done():
             self._subscribed.set_exception(Refused("it closed the connection"))
             self._subscribed.exception()  # nobody may wait for it
@@ -240,6 +265,12 @@ class Connection:
             self._protocol._transport.close()
         else:
             self._receive(self, publish)
+
+    def _on_puback(self, command: int, packet: bytes) -> None:
+        self._handler._handle_puback_packet(command, packet)
+        waiting = self._unacknowledged.get(packet[0] << 8 | packet[1])
+        if waiting is not None and not waiting.done():
+            waiting.set_result(packet[2] if len(packet) > 2 else 0)
 
     def _parsed(self, command: int, packet: bytes) -> Publish:
         qos, end = command >> 1 & 3, 2 + (packet[0] << 8 | packet[1])

@@ -40,11 +40,12 @@ class Division:
         route = self._routes[publish.topic]
         if route.device is None and not route.error and self._has_senders:
             said = dict(publish.properties.get("user_property", ()))
-            return self._is_for_us(said.get("device") or said.get("token") or publish.topic)
+            return self.is_for_us(said.get("device") or said.get("token") or publish.topic)
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        self._known[publish.topic] = is_own = self._is_for_us(route.device or publish.topic)
+        self._known[publish.topic] = is_own = self.is_for_us(route.device or publish.topic)
         return is_own
 
-    def _is_for_us(self, key: str) -> bool:
+    def is_for_us(self, key: str) -> bool:
+        """Tell whether a device is this connector's."""
         return partition_of(key, self._count) == self._number

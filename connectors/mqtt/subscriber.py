@@ -30,7 +30,8 @@ from connectors.formats.decoded import Decoded
 from connectors.identity import ANYONE, Identity, only
 from connectors.mqtt.connection import RECEIVE_MAXIMUM, Connection, Publish, Refused
 from connectors.mqtt.division import Division
-from connectors.mqtt.topics import Route, Routes, form_of
+from connectors.mqtt.downlink import Downlink
+from connectors.mqtt.topics import REPLY, Route, Routes, form_of
 from connectors.plain import PlainRecord, plain_records, take
 from connectors.receipt import Receipt
 from connectors.site import Site
@@ -95,6 +96,9 @@ class Subscriber:
         self._settings = site.settings
         self._routes = Routes(site.decoders.topics, site.decoders.by_topic)
         self._division = Division(site.settings, self._routes) if site.settings.mqtt_workers > 1 else None
+        is_own = self._division.is_for_us if self._division is not None else lambda _: True
+        self._downlink = Downlink(site.dispatcher, site.doorkeeper, is_own)
+        self._replying: set[asyncio.Task[None]] = set()
         self._is_5 = site.settings.mqtt_version != "3.1.1"
         self._connection: Connection | None = None
         self._waiting: deque[_Message] = deque()
@@ -156,6 +160,8 @@ class Subscriber:
                 log.info("connected to the MQTT broker at %s, MQTT %s%s", self._settings.mqtt, version, self._part())
                 self._ready.set()
                 _connections.set(1)
+                self._downlink.connection = connection
+                self._site.dispatcher.set_broker(self._downlink)
                 await connection.lost.wait()
                 log.info("the connection to the MQTT broker ended%s", f": {connection.reason}" * bool(connection.reason))
             finally:
@@ -238,6 +244,8 @@ class Subscriber:
 
     async def _take(self, batch: Sequence[_Message]) -> None:
         """Take messages in, in their order, as many together as can be."""
+        routes = (self._routes[message.publish.topic] for message in batch if message.publish is not None)
+        self._downlink.hear({route.device for route in routes if route.device is not None})
         together: list[_Plain] = []
         for message in batch:
             records = self._plain(message.publish) if message.publish is not None else []
@@ -282,6 +290,9 @@ class Subscriber:
             # An empty payload clears a retained message (§3.3.1.3).
             self._owe(Receipt(), [message])
             return
+        if route.form == REPLY and route.device is not None:
+            self._take_reply(route.device, publish, message)
+            return
         try:
             receipt = await self._accept(route, publish)
         except InvalidReading as error:
@@ -297,6 +308,32 @@ class Subscriber:
         if receipt.refusals:
             message.code = _CODES.get(receipt.refusals[0].reason, _BAD_PAYLOAD)
         self._owe(receipt, [message])
+
+    def _take_reply(self, device: str, publish: Publish, message: _Message) -> None:
+        """Keep what a device says of a command, beside what else comes; it is acknowledged in its turn."""
+        receipt = Receipt()
+        receipt.expect()
+        replying = asyncio.create_task(self._reply(device, publish, message), name=f"mqtt-reply-{device}")
+        self._replying.add(replying)
+        replying.add_done_callback(self._replying.discard)
+        replying.add_done_callback(lambda _: receipt.settle())
+        self._owe(receipt, [message])
+
+    async def _reply(self, device: str, publish: Publish, message: _Message) -> None:
+        doorkeeper, dispatcher = self._site.doorkeeper, self._site.dispatcher
+        while True:
+            try:
+                await dispatcher.reply(await doorkeeper.identify(certified=device), publish.payload)
+            except Unavailable as away:  # it is not acknowledged before
+                if self._throttle("reply") is not None:
+                    log.warning("a reply of %s waits: %s", device, away)
+                await asyncio.sleep(RECONNECT_SECONDS[0])
+                continue
+            except InvalidReading as error:
+                message.code = _CODES.get(error.reason, _BAD_PAYLOAD)
+                refused = await self._refuse(self._routes[publish.topic], publish, error.reason, error.detail)
+                await refused.durable()
+            return
 
     async def _accept(self, route: Route, publish: Publish) -> Receipt:
         """Take in one message.

@@ -5,12 +5,13 @@
     | ``devices/ID/readings``        | SenML JSON or CBOR, NDJSON, Influx or Graphite lines                       |
     | ``devices/ID/telemetry``       | ThingsBoard's JSON of one device                                           |
     | ``devices/ID/gateway``         | ThingsBoard's JSON of a gateway: devices by their names                    |
+    | ``devices/ID/replies``         | what the device says of a command, see ``connectors.dispatch``             |
     | ``devices/ID/METRIC``          | a plain number                                                             |
     | ``v1/devices/me/telemetry``    | ThingsBoard's topics: who it is says the user property ``token`` or,       |
     | ``v1/gateway/telemetry``       | with ISOTHERM_AUTH=open, ``device`` (MQTT 5); brokers tell no user names   |
     | those of decoders              | what the decoder understands                                               |
 
-``commands``, ``replies`` and ``attributes`` are no metrics: they are passed over here.
+``commands`` and ``attributes`` are no metrics: they are passed over here.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from isotherm.names import is_device_name, is_metric_name
 FILTERS = ("devices/+/+", "v1/devices/me/telemetry", "v1/gateway/telemetry")
 """What is subscribed to."""
 
-PASSED_OVER = frozenset({"commands", "replies", "attributes"})
+PASSED_OVER = frozenset({"commands", "attributes"})
 
 MAX_KNOWN = 100_000
 """Topics whose meaning is remembered."""
+
+REPLY = "reply"
+"""What stands for the format of a topic with replies."""
 
 _CBOR_ARRAYS = frozenset({*range(0x80, 0x9C), 0x9F})
 _FORMS = {"telemetry": THINGSBOARD, "gateway": THINGSBOARD_GATEWAY}
@@ -95,6 +99,8 @@ class Routes(dict[str, Route]):
             return Route(error=f"topic {topic[:200]!r}: {device[:80]!r} is no device name")
         if last in PASSED_OVER:
             return Route(device, is_passed_over=True)
+        if last == "replies":
+            return Route(device, REPLY)
         if last == "readings":
             return Route(device)
         if last in _FORMS:

@@ -55,17 +55,17 @@ def access_file(devices: Iterable[Device], connectors: Iterable[str], places: Se
     lines = ["# Every device may publish below its own name, and read its commands."]
     lines += [f"pattern write {place.replace(DEVICE, '%u')}" for place in written]
     lines += ["# Here a token in the message says who it is.", *(f"pattern write {topic}" for topic in OWN)]
-    lines += ["pattern read devices/%u/commands", "pattern read devices/%u/attributes"]
+    lines += ["pattern read devices/%u/commands/#", "pattern read devices/%u/attributes"]
     for name in connectors:
         filters = (*FILTERS, *(place.replace(DEVICE, "+") for place in places))
         lines += ["", f"user {name}", *(f"topic read {topic}" for topic in filters)]
-        lines += ["topic write devices/+/commands", "topic write devices/+/attributes"]
+        lines += ["topic write devices/+/commands/+", "topic write devices/+/attributes"]
     for device in devices:
         if device.children:
             lines += ["", f"user {device.name}"]
         for child in sorted(device.children):
             lines += [f"topic write {place.replace(DEVICE, child)}" for place in written]
-            lines += [f"topic read devices/{child}/commands"]
+            lines += [f"topic read devices/{child}/commands/#"]
     return "\n".join(lines) + "\n"
 
 

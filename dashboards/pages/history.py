@@ -1,16 +1,18 @@
-"""A series over hours to months, read anew at the resolution of the range that is looked at."""
+"""Metrics over hours to months, read anew at the resolution of the range that is looked at."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from bokeh.events import RangesUpdate
+from bokeh.models import ColumnDataSource
 
-from dashboards.charts import history_chart, width_text
+from dashboards.charts import HistoryChart, Quantity, width_text
 from dashboards.components import RangeBar
+from dashboards.downloads import address
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
 from isotherm.limits import DAY, HOUR, SECOND
@@ -32,23 +34,30 @@ FOLLOW_SECONDS = 10.0
 class HistoryPart:
     """The history chart of one session and the buttons above it."""
 
-    def __init__(self, reader: Reader, drawing: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        device: str,
+        alarms: ColumnDataSource,
+        drawing: Callable[[], AbstractContextManager[None]],
+        lines: int = 1,
+    ) -> None:
         self._reader = reader
+        self._device = device
         self._drawing = drawing
-        self._series: str | None = None
+        self._quantities: Sequence[Quantity] = ()
         self._task: asyncio.Task[None] | None = None
         self._read_at = 0.0
         end = now_us()
         self._range = (end - RANGES[FIRST_RANGE], end)
-        self.chart = history_chart(*self._range)
+        self.chart = HistoryChart(*self._range, alarms, lines)
         self.bar = RangeBar(self._choose, choices=list(RANGES), chosen=FIRST_RANGE)
         self.chart.figure.on_event(RangesUpdate, self._zoomed)
 
-    def begin(self, series: str, label: str) -> None:
-        """Show a series from now on."""
-        self._series = series
-        with self._drawing():
-            self.chart.figure.yaxis.axis_label = label
+    def choose(self, quantities: Sequence[Quantity]) -> None:
+        """Show these metrics from now on; the caller lets models be changed."""
+        self._quantities = quantities
+        self.chart.choose(quantities)
         self.read()
 
     def follow(self) -> None:
@@ -70,13 +79,10 @@ class HistoryPart:
         self.read()
 
     def _zoomed(self, event: RangesUpdate) -> None:
-        if event.x0 is None or event.x1 is None:
+        chosen = zoomed(event, self._range)
+        if chosen is None:
             return
-        start, end = _bounded(int(event.x0 * 1000), int(event.x1 * 1000))
-        near = (self._range[1] - self._range[0]) / 1_000
-        if abs(start - self._range[0]) <= near and abs(end - self._range[1]) <= near:
-            return  # our own change of the range, come back from the browser
-        self._range = (start, end)
+        self._range = chosen
         with self._drawing():
             self.bar.chosen = ""
         self.read()
@@ -85,21 +91,35 @@ class HistoryPart:
         """Read the range that is shown; a reading of the range before it is of no use any more."""
         self.end()
         self._read_at = time.monotonic()
-        if self._series is not None:
-            self._task = asyncio.create_task(self._show(self._series, *self._range), name="history")
+        if self._quantities:
+            self._task = asyncio.create_task(self._show(self._quantities, *self._range), name="history")
 
-    async def _show(self, series: str, start: int, end: int) -> None:
+    async def _show(self, quantities: Sequence[Quantity], start: int, end: int) -> None:
         margin = (end - start) // 4
+        names = [f"{self._device}/{one.metric}" for one in quantities]
         try:
-            rows = await self._reader.query(series, start - margin, end + margin, POINTS)
+            found = await self._reader.query_many(names, start - margin, end + margin, POINTS)
         except Unavailable:
             with self._drawing():
                 self.bar.note = "the store does not answer"
             self._read_at = 0.0
             return
         with self._drawing():
-            self.chart.show(rows)
-            self.bar.note = width_text(rows)
+            self.chart.show({one.metric: found[name] for one, name in zip(quantities, names, strict=True)})
+            self.bar.note = width_text(list(found.values()))
+            self.bar.csv = address(self._device, [one.metric for one in quantities], start, end)
+
+
+def zoomed(event: RangesUpdate, shown: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the range that somebody has zoomed or panned to, µs; None when it is the one that is shown.
+
+    Our own change of a range comes back from the browser, a pixel beside it.
+    """
+    if event.x0 is None or event.x1 is None:
+        return None
+    start, end = _bounded(int(event.x0 * 1000), int(event.x1 * 1000))
+    near = (shown[1] - shown[0]) / 1_000
+    return None if abs(start - shown[0]) <= near and abs(end - shown[1]) <= near else (start, end)
 
 
 def _bounded(start: int, end: int) -> tuple[int, int]:

@@ -4,6 +4,8 @@ window.isotherm = (() => {
   const POLL_MS = 1_000;
   const START_MS = 15_000;
 
+  const isPlain = "plain" in document.currentScript.dataset; // HTML without a websocket
+
   // Light or dark: the cookie, else what the system prefers.
   const root = document.documentElement;
   const remembered = document.cookie.match(/(?:^|; )theme=(dark|light)/)?.[1];
@@ -42,6 +44,27 @@ window.isotherm = (() => {
     if (s < 172800) return `${Math.floor(s / 3600)} h ago`;
     return `${Math.floor(s / 86400)} d ago`;
   };
+  const duration = (ms) => {
+    const s = Math.max(0, ms) / 1000;
+    if (s < 10) return `${Number(s.toFixed(1))} s`;
+    if (s < 120) return `${Math.round(s)} s`;
+    if (s < 7200) return `${Math.round(s / 60)} min`;
+    if (s < 172800) return `${Math.round(s / 3600)} h`;
+    return `${Math.round(s / 86400)} d`;
+  };
+  const units = {}; // metric or series → unit, for the charts of this page
+  const withUnit = (value, unit) => (!Number.isFinite(value) ? "–" : unit ? `${number(value)} ${unit}` : number(value));
+  const measured = (value, name) => withUnit(value, units[name]);
+  const span = (ms) => { // two units of it: 1 min 30 s, 2 h 5 min
+    const s = Math.max(0, Math.round(ms / 1000));
+    const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+    const first = Math.max(0, units.findIndex(([, size]) => s >= size));
+    if (s === 0) return "0 s";
+    const [name, size] = units[first];
+    const [smaller, part] = units[first + 1] ?? ["", 0];
+    const rest = part ? Math.floor((s % size) / part) : 0;
+    return `${Math.floor(s / size)} ${name}${rest ? ` ${rest} ${smaller}` : ""}`;
+  };
   const live = (time) => now() - time < LIVE_MS;
   const utc = (time) => new Date(time).toISOString().replace("T", " ").replace(/\.\d+Z$/, " UTC");
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "local time";
@@ -65,6 +88,49 @@ window.isotherm = (() => {
     for (const [name, value] of Object.entries(attributes)) if (value != null) made.setAttribute(name, value);
     made.append(...children);
     return made;
+  };
+
+  // Requests of a component, each answered by a message {kind: "answer", n, …} with its number.
+  const asker = (model) => {
+    const waiting = new Map();
+    let asked = 0;
+    model.on("msg:custom", (data) => {
+      if (data.kind !== "answer") return;
+      waiting.get(data.n)?.(data);
+      waiting.delete(data.n);
+    });
+    return (request) => new Promise((resolve) => {
+      waiting.set(++asked, resolve);
+      model.send_msg({ ...request, n: asked });
+    });
+  };
+
+  // A dialog over the page. What `act` throws is shown in it; else it closes. Focus goes back to where it came from.
+  const dialog = (host, title, parts, label, act, kind = null) => {
+    const wrong = element("span", { class: "wrong", role: "alert" });
+    const cancel = element("button", { type: "button", class: "button" }, "Cancel");
+    const main = element("button", { type: "submit", class: "button main" }, label);
+    const heading = element("h2", { id: "dialog-title" }, title);
+    const form = element("form", { method: "dialog" }, heading, element("div", { class: "inside" }, ...parts),
+      element("div", { class: "feet" }, wrong, cancel, main));
+    const box = element("dialog", { class: kind, "aria-labelledby": heading.id }, form);
+    cancel.addEventListener("click", () => box.close());
+    box.addEventListener("close", () => box.remove());
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      main.disabled = true;
+      wrong.textContent = "";
+      try {
+        await act();
+        box.close();
+      } catch (error) {
+        wrong.textContent = error.message;
+      }
+      main.disabled = false;
+    });
+    host.append(box);
+    box.showModal();
+    return { box, main };
   };
 
   // A websocket that is lost is not taken up again: its session is gone with it. The page comes back as a new one.
@@ -96,7 +162,12 @@ window.isotherm = (() => {
   addEventListener("DOMContentLoaded", () => {
     theme(root.dataset.theme);
     document.getElementById("light").addEventListener("click", toggle);
-    watch(Date.now());
+    if (!isPlain) watch(Date.now());
+    for (const one of document.querySelectorAll("time[datetime]")) {
+      const time = Date.parse(one.dateTime);
+      one.title = utc(time);
+      one.textContent = moment(time);
+    }
   });
-  return { clock, now, number, ago, live, utc, zone, moment, tick, element };
+  return { clock, now, number, ago, span, duration, units, withUnit, measured, live, utc, zone, moment, tick, element, asker, dialog };
 })();

@@ -1,11 +1,8 @@
 """A row of the table of alarms: what the engine knows of one rule on one series or device.
 
-The engine's state has rows of two kinds, both under ``iso:{p}:agent:alarms:state``:
-
-    | field                     | content                                                            |
-    |---------------------------|--------------------------------------------------------------------|
-    | ``RULE/DEVICE/METRIC``    | an :class:`AlarmRow`, msgpack; of a whole device ``RULE/DEVICE``   |
-    | ``heard:DEVICE/METRIC``   | nothing; the series was heard of, and a rule minds its silence     |
+The engine keeps it under ``iso:{p}:agent:alarms:state``, as msgpack, in the field ``RULE/DEVICE/METRIC``; of a whole device
+``RULE/DEVICE``. Beside it are rows of what it has seen of series, whose fields have a colon where that has the rule
+(agents/alarms/memory.py).
 
 An alarm is *raised* at ``since`` and *cleared* at ``cleared``; both together with the key name one occurrence. A row is
 there before its first occurrence while a condition holds that has to be held.
@@ -20,9 +17,6 @@ from isotherm.events import Severity
 ENGINE = "alarms"
 """Name of the analytic."""
 
-HEARD = "heard:"
-"""Begins a field that is no alarm's; no id of a rule has a colon."""
-
 
 class AlarmRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One alarm.
@@ -36,7 +30,6 @@ class AlarmRow(msgspec.Struct, kw_only=True, omit_defaults=True):
         message: What was said when it was raised last; from then on also why it was cleared, if not by a reading.
         value, unit: Of the reading that raised it, or the rate.
         waiting: Since when the condition to raise, or to clear, holds without having held for long enough; 0 when none does.
-        inputs: Metric → time and value of its newest reading; of a cleared alarm, of those that cleared it.
     """
 
     rule: str
@@ -51,7 +44,6 @@ class AlarmRow(msgspec.Struct, kw_only=True, omit_defaults=True):
     value: float | None = None
     unit: str = ""
     waiting: int = 0
-    inputs: dict[str, tuple[int, float]] = {}
 
     @property
     def key(self) -> str:
@@ -67,6 +59,15 @@ class AlarmRow(msgspec.Struct, kw_only=True, omit_defaults=True):
 def alarm_key(rule: str, device: str, metric: str) -> str:
     """Return what an alarm is known by."""
     return f"{rule}/{device}/{metric}" if metric else f"{rule}/{device}"
+
+
+def is_alarm_key(field: str) -> bool:
+    """Tell whether a field of the engine's state is an alarm: no id of a rule has a colon.
+
+    >>> is_alarm_key("too-hot/boiler/temperature"), is_alarm_key("newest:boiler/temperature")
+    (True, False)
+    """
+    return ":" not in field.partition("/")[0]
 
 
 def device_of(key: str) -> str:

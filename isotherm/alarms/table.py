@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from isotherm.alarms.row import ENGINE, HEARD, AlarmRow, device_of
+from isotherm.alarms.row import ENGINE, AlarmRow, device_of, is_alarm_key
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError
 from isotherm.events import Event
@@ -78,11 +78,13 @@ class Alarm:
         row: What the engine knows.
         acknowledged: By whom its present occurrence was acknowledged, if it was.
         shelved: By whom it, or its rule, is shelved at present, if it is.
+        shelf: Which of the two: its key, or the rule; empty when it is not shelved.
     """
 
     row: AlarmRow
     acknowledged: Acknowledgement | None = None
     shelved: Shelf | None = None
+    shelf: str = ""
 
     @property
     def status(self) -> str:
@@ -142,7 +144,7 @@ class Alarms:
         with answering():
             held = await self._redis.hget(layout.state_key(partition, ENGINE), key)
             marks = await self._redis.hgetall(layout.marks_key(partition))
-        row = msgspec.msgpack.decode(held, type=AlarmRow) if held is not None and not key.startswith(HEARD) else None
+        row = msgspec.msgpack.decode(held, type=AlarmRow) if held is not None and is_alarm_key(key) else None
         if row is None or not row.since:
             raise SettingsError(f"there is no alarm {key!r}; see: isotherm alarms")
         return _alarm(key, row, marks, now_us() if now is None else now)
@@ -236,8 +238,7 @@ class Alarms:
             held = await self._redis.hgetall(layout.state_key(partition, ENGINE))
             marks = await self._redis.hgetall(layout.marks_key(partition))
         decode = msgspec.msgpack.Decoder(AlarmRow).decode
-        prefix = HEARD.encode()
-        return {key.decode(): decode(row) for key, row in held.items() if not key.startswith(prefix)}, marks
+        return {key: decode(row) for field, row in held.items() if is_alarm_key(key := field.decode())}, marks
 
     def _partition(self, key: str) -> int:
         return partition_of(device_of(key), self._partitions)
@@ -252,12 +253,14 @@ class Alarms:
 def _alarm(key: str, row: AlarmRow, marks: Mapping[bytes, bytes], now: int) -> Alarm:
     held = marks.get((_ACK + key).encode())
     acknowledged = None if held is None else msgspec.msgpack.decode(held, type=Acknowledgement)
-    shelved = None
+    if acknowledged is not None and acknowledged.since != row.since:
+        acknowledged = None
     for name in (key, row.rule):
-        if shelved is None and (held := marks.get((_SHELF + name).encode())) is not None:
-            shelf = msgspec.msgpack.decode(held, type=Shelf)
-            shelved = shelf if shelf.until > now else None
-    return Alarm(row, acknowledged if acknowledged is not None and acknowledged.since == row.since else None, shelved)
+        if (held := marks.get((_SHELF + name).encode())) is not None:
+            shelved = msgspec.msgpack.decode(held, type=Shelf)
+            if shelved.until > now:
+                return Alarm(row, acknowledged, shelved, name)
+    return Alarm(row, acknowledged)
 
 
 def _is_over(alarm: Alarm, now: int) -> bool:

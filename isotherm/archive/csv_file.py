@@ -11,7 +11,6 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import IO, TypeVar
@@ -20,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isotherm.archive.rows import BLOCK_ROWS, COLUMNS, Fault, Name, Rows, is_of_readings
-from isotherm.limits import MICROSECOND, SECOND
+from isotherm.clock import parse_iso
+from isotherm.limits import SECOND
 from isotherm.store.history import History
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ISO_CHARS = range(len("2026-11-23T08:58:51"), len("2026-11-23T08:58:51.123456") + 1)
 _FILLER = {"time": "1970-01-01T00:00:00", "last_at": "1970-01-01T00:00:00", "device": "", "metric": "", "unit": ""}
 
@@ -199,8 +198,7 @@ def iso_us(text: str) -> int:
     """
     if len(text) < len("20261123T08"):
         raise ValueError(f"{text!r} is no date with a time")
-    time = datetime.fromisoformat(text)
-    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=MICROSECOND)
+    return parse_iso(text)
 
 
 def _iso(time: NDArray[np.int64]) -> list[str]:

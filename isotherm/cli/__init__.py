@@ -1,48 +1,114 @@
-"""The command line: ``isotherm COMMAND``. Each module registers its commands; heavy imports wait until one runs."""
+"""The command line: ``isotherm COMMAND``. What a command needs is imported when it is invoked."""
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from isotherm.cli import (
-    agent,
-    alarms,
-    archive,
-    bench,
-    capacity,
-    decode,
-    devices,
-    mqtt,
-    notify,
-    rejects,
-    rules,
-    run,
-    show,
-)
+from isotherm import __version__
+from isotherm.cli.lazy import LazyCommand
 from isotherm.errors import IsothermError, first_of
 
+COMMANDS = (
+    LazyCommand(
+        "up",
+        "isotherm.cli.run:up",
+        "Run the whole stack on this machine: broker, store, connectors, worker, dashboards and a simulated fleet.",
+    ),
+    LazyCommand("connect", "isotherm.cli.run:connect", "Run one connector."),
+    LazyCommand("worker", "isotherm.cli.run:worker", "Run a worker: it brings the readings on Kafka into the store."),
+    LazyCommand("web", "isotherm.cli.run:web", "Run the dashboards."),
+    LazyCommand(
+        "simulate",
+        "isotherm.cli.run:simulate",
+        "Send a simulated fleet's room temperatures, and say what was sent and acknowledged.",
+    ),
+    LazyCommand(
+        "query", "isotherm.cli.show:query", "Print the history of one series, at the resolution that suits its length."
+    ),
+    LazyCommand("tail", "isotherm.cli.show:tail", "Print a Kafka topic readably, as it grows."),
+    LazyCommand(
+        "ledger",
+        "isotherm.cli.show:ledger",
+        "Print what was received, accepted, rejected, stored and is in flight: in all, and for each connector.",
+    ),
+    LazyCommand(
+        "decode",
+        "isotherm.cli.decode:decode",
+        "Decode a payload and print its readings, and what would be refused and why; exit code 1 when something would be.",
+    ),
+    LazyCommand("export", "isotherm.cli.archive:export", "Write history to a CSV or Parquet file."),
+    LazyCommand(
+        "import",
+        "isotherm.cli.archive:import_",
+        "Take in history from a file that `isotherm export` wrote, or from one of raw readings.",
+    ),
+    LazyCommand(
+        "capacity",
+        "isotherm.cli.capacity:capacity",
+        "Say how much memory the store needs, once readings have come for as long as they are kept.",
+    ),
+    LazyCommand(
+        "devices",
+        "isotherm.cli.devices:app",
+        "List devices with their newest values; register them, and give them tokens.",
+    ),
+    LazyCommand(
+        "send",
+        "isotherm.cli.commands:send",
+        "Have a device do something, now or when it comes, and print its answer.",
+    ),
+    LazyCommand("commands", "isotherm.cli.commands:app", "List the commands of a device, and what came of them."),
+    LazyCommand(
+        "users", "isotherm.cli.users:app", "List users, create them, change what they may do, and let them in again."
+    ),
+    LazyCommand("tokens", "isotherm.cli.tokens:app", "Tokens by which programs use the REST API."),
+    LazyCommand("agent", "isotherm.cli.agent:app", "Analytics: make one, try it over stored history, let it run."),
+    LazyCommand("rules", "isotherm.cli.rules:app", "Say when alarms are raised, and try it on what is stored."),
+    LazyCommand("alarms", "isotherm.cli.alarms:app", "List alarms, newest first; acknowledge and shelve them."),
+    LazyCommand("rejects", "isotherm.cli.rejects:app", "Show what was refused, and take it in after all."),
+    LazyCommand("mqtt", "isotherm.cli.mqtt:app", "Tell the MQTT broker who may do what."),
+    LazyCommand(
+        "notify", "isotherm.cli.notify:app", "Say who hears of alarms: by e-mail, webhook, or whatever apprise can reach."
+    ),
+    LazyCommand("bench", "isotherm.cli.bench:app", "Measure the local stack."),
+)
+"""In the order of the help."""
+
+
+class _Isotherm(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for command in COMMANDS:
+            self.add_command(command)
+
+
 app = typer.Typer(
+    cls=_Isotherm,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Isotherm: sensors in over TCP, HTTP, MQTT and CoAP, live charts and exact history out.",
 )
-run.register(app)
-show.register(app)
-decode.register(app)
-archive.register(app)
-capacity.register(app)
-app.add_typer(devices.app, name="devices")
-app.add_typer(agent.app, name="agent")
-app.add_typer(rules.app, name="rules")
-app.add_typer(alarms.app, name="alarms")
-app.add_typer(rejects.app, name="rejects")
-app.add_typer(mqtt.app, name="mqtt")
-app.add_typer(notify.app, name="notify")
-app.add_typer(bench.app, name="bench")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"isotherm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def isotherm(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def main() -> None:

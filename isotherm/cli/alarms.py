@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
@@ -14,13 +13,10 @@ from isotherm.alarms import Alarm, Alarms
 from isotherm.cli.options import AsJson, DataDir, duration_us
 from isotherm.cli.output import ago, iso, print_json, print_table, run
 from isotherm.clock import now_us
-from isotherm.errors import Unavailable
 from isotherm.events import SEVERITIES, Event
 from isotherm.settings import Settings
 from isotherm.store import client
 from isotherm.store.events import EventLog
-
-DELIVER_SECONDS = 10.0
 
 Key = Annotated[str, typer.Argument(help="RULE/DEVICE/METRIC, from `isotherm alarms`.")]
 KeyOrRule = Annotated[str, typer.Argument(help="RULE/DEVICE/METRIC, or a RULE for all of its alarms.")]
@@ -139,28 +135,12 @@ def _line(alarm: Alarm, now: int) -> tuple[str, ...]:
 
 def _do(settings: Settings, act: Callable[[Alarms], Awaitable[Event]]) -> None:
     """Do something to the table, and tell it: in the store, and on the topic ``events``."""
+    from isotherm.alarms.delivery import deliver
 
     async def whole() -> None:
         async with client.connected(settings) as redis:
             event = await act(Alarms(redis, settings.partitions))
             await EventLog(redis, settings.partitions).append(event)
-        await _deliver(settings, event)
+        await deliver(settings, [event])
 
     run(settings, whole())
-
-
-async def _deliver(settings: Settings, event: Event) -> None:
-    from isotherm.kafka import Producer
-    from isotherm.topics import EVENTS
-
-    producer = Producer(settings, "isotherm-alarms")
-    try:
-        await producer.start()
-        async with asyncio.timeout(DELIVER_SECONDS):
-            await producer.deliver(EVENTS, event.to_json(), key=event.device)
-    except (Unavailable, TimeoutError) as error:
-        raise Unavailable(
-            f"it is done, and among the events in the store, but the topic events has not got it: {error or 'no answer'}"
-        ) from error
-    finally:
-        await producer.stop()

@@ -29,12 +29,6 @@ Format = Annotated[str | None, typer.Option("--format", help="csv or parquet; by
 Advance = Callable[[int], object]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("export")(export)
-    app.command("import")(import_)
-
-
 def export(
     file: Annotated[Path, typer.Argument(help="Where to, such as history.parquet; - writes CSV to standard output.")],
     form: Format = None,

@@ -159,7 +159,7 @@ def agents(
     chosen = names or ["presence", "alarms", "anomaly"]
 
     async def measure(settings: Settings, supervisor: int) -> dict[str, Any]:
-        async with enabled(settings, chosen), ruled(settings, rules, devices):
+        async with ruled(settings, rules, devices), enabled(settings, chosen):
             bench = _Bench(settings, supervisor, "tcp")
             await bench.steady(rate, devices, SETTLE_SECONDS)
             return await bench.steady(rate, devices, seconds)
@@ -169,6 +169,35 @@ def agents(
         figures |= asyncio.run(measure(settings, supervisor))
     parts = figures["cpu_us_by_part"]
     figures["analytics_to_downsample"] = round(sum(parts.get(name, 0.0) for name in chosen) / parts["worker"], 2)
+    _print(figures, as_json)
+
+
+@app.command()
+def web(
+    sessions: Annotated[int, typer.Option(help="Pages that are open at the same time.", min=1)] = 100,
+    opened: Annotated[int, typer.Option(help="Pages that are opened and closed while memory is weighed.", min=20)] = 500,
+    seconds: Annotated[float, typer.Option(help="How long latency is measured.", min=1)] = 20.0,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the pages: what opening one costs, many open at 1 Hz, what is left of closed ones, device to drawn."""
+    from isotherm.cli.bench_web import WebBench, without_chromium
+
+    async def measure(settings: Settings, supervisor: int) -> dict[str, Any]:
+        bench = WebBench(settings, supervisor)
+        await bench.sessions(1, 1.0)  # the devices are there from now on
+        figures = await bench.opens()
+        figures |= await bench.sessions(sessions, seconds)
+        if (missing := without_chromium()) is None:
+            figures |= await bench.drawn(seconds)
+            figures |= await bench.history()
+        else:
+            figures["drawn"] = missing
+        return figures | await bench.leaves_nothing(opened)
+
+    figures: dict[str, Any] = {"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2)}
+    with _stack(Settings.load(data_dir=data_dir)) as (settings, supervisor):
+        figures |= asyncio.run(measure(settings, supervisor))
     _print(figures, as_json)
 
 

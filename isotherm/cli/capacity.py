@@ -10,11 +10,6 @@ from isotherm.cli.options import AsJson
 from isotherm.cli.output import print_json, print_table
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(capacity)
-
-
 def capacity(
     series: Annotated[int, typer.Option(help="Number of series (metrics of devices).", min=1)],
     rate: Annotated[float, typer.Option(help="Readings a second of each series.")],

@@ -21,11 +21,6 @@ MAX_SHOWN_BYTES = 40
 """How much of a reject's bytes the table shows."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(decode)
-
-
 def decode(
     file: Annotated[str, typer.Argument(help="File with a payload, or - for standard input.")],
     type: Annotated[

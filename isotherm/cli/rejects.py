@@ -15,7 +15,7 @@ from isotherm.cli.options import AsJson, DataDir, duration_us
 from isotherm.cli.output import as_shown, iso, print_json, print_table, run
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError
-from isotherm.rejects import RejectRecord
+from isotherm.rejects import RejectRecord, hex_dump
 from isotherm.settings import Settings
 from isotherm.store import client, layout
 from isotherm.topics import REJECTS
@@ -128,7 +128,7 @@ def show(
             print(f"{name:12} {as_shown(str(value))}")
     record = kept.record
     print("raw" if record.is_whole else f"raw          the first {len(record.original):,} of {record.size:,} bytes")
-    print(as_shown(record.raw) if record.raw is not None else _dump(record.original))
+    print(as_shown(record.raw) if record.raw is not None else hex_dump(record.original))
 
 
 @app.command()
@@ -239,13 +239,3 @@ async def _read(settings: Settings) -> AsyncIterator[tuple[str, RejectRecord]]:
 
 def _short(text: str) -> str:
     return text if len(text) <= MAX_DETAIL_CHARS else text[: MAX_DETAIL_CHARS - 1] + "…"
-
-
-def _dump(data: bytes) -> str:
-    """Write bytes as a hex dump, 16 to a line."""
-    lines = []
-    for at in range(0, len(data), 16):
-        row = data[at : at + 16]
-        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        lines.append(f"{at:08x}  {row.hex(' '):47}  {text}")
-    return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -12,11 +13,11 @@ from isotherm.cli.output import iso, print_json, print_table, run
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError
 from isotherm.events import SEVERITIES, Event, Severity
-from isotherm.limits import DAY, HOUR, MINUTE, SECOND
 from isotherm.registry import Registry
 from isotherm.rules import Kind, Rule, Rules
 from isotherm.rules.rule import Per
 from isotherm.rules.targets import unknown
+from isotherm.rules.wording import about, condition, span
 from isotherm.settings import Settings
 from isotherm.store import client
 from isotherm.store.reader import Reader
@@ -92,7 +93,7 @@ def add(
 
     run(settings, enter())
     print(
-        f"{'replaced' if replace else 'added'} {rule.id}: {_condition(rule)}\n"
+        f"{'replaced' if replace else 'added'} {rule.id}: {condition(rule)}\n"
         f"what it would have done: isotherm rules try {rule.id}"
     )
 
@@ -108,7 +109,7 @@ def list_rules(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     else:
         print_table(
             ("id", "severity", "devices", "raised when", "enabled"),
-            ((one.id, one.severity, _devices(one), _condition(one), "yes" if one.enabled else "no") for one in rules),
+            ((one.id, one.severity, about(one), condition(one), "yes" if one.enabled else "no") for one in rules),
         )
 
 
@@ -125,9 +126,9 @@ def show(id: Id, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(rule)
         return
-    print(f"{rule.id}: {_condition(rule)}")
+    print(f"{rule.id}: {condition(rule)}")
     for field, value in msgspec.to_builtins(rule).items():
-        shown = _span(value) if field in ("hold", "clear_after", "silence", "window") else value
+        shown = span(value) if field in ("hold", "clear_after", "silence", "window") else value
         print(f"  {field:12} {shown}")
 
 
@@ -155,7 +156,10 @@ def disable(ids: Ids, data_dir: DataDir = None) -> None:
 @app.command("try")
 def try_rule(
     context: typer.Context,
-    id: Annotated[str | None, typer.Argument(help="A rule that is kept; or describe one with the options.")] = None,
+    id: Annotated[
+        str | None,
+        typer.Argument(help="A rule that is kept; - for one on standard input, as JSON; or describe one with the options."),
+    ] = None,
     last: Annotated[str, typer.Option(help="How far back: 90s, 10m, 24h, 7d.")] = "24h",
     metric: Metric = "",
     above: Above = None,
@@ -174,6 +178,7 @@ def try_rule(
     hold: Hold = None,
     clear_after: ClearAfter = None,
     message: Message = "",
+    limit: Annotated[int | None, typer.Option(help="List at most so many, the newest; all are counted.", min=1)] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -183,9 +188,11 @@ def try_rule(
     described = None
     if id is None:
         described = _rule({**context.params, "id": "trial"})
+    elif id == "-":
+        described = msgspec.structs.replace(Rule.from_json(sys.stdin.read()), enabled=True)
     elif metric or expression or silence is not None or above is not None or below is not None:
         raise typer.BadParameter("name a rule, or describe one, not both")
-    span = duration_us(last)
+    back = duration_us(last)
     settings = Settings.load(data_dir=data_dir)
 
     async def look() -> Trial:
@@ -195,19 +202,21 @@ def try_rule(
             registered = {device.name: device for device in await Registry(redis).all()}
             if why := unknown(rule, await reader.series(), registered):
                 raise SettingsError(why)
-            return await tried(rule, reader, registered, now - span, now + 1)
+            return await tried(rule, reader, registered, now - back, now + 1)
 
     trial = run(settings, look())
+    listed = trial.episodes[-limit:] if limit else trial.episodes
     if as_json:
-        print_json([_episode(one.raised, one.cleared) for one in trial.episodes])
+        figures = {name: getattr(trial, name) for name in ("series", "readings", "coarsest", "skipped")}
+        print_json(
+            {"count": len(trial.episodes), "alarms": [_episode(one.raised, one.cleared) for one in listed], **figures}
+        )
         return
-    if trial.episodes:
-        print_table(("raised", "cleared", "lasted", "message"), (_told(one.raised, one.cleared) for one in trial.episodes))
+    if listed:
+        print_table(("raised", "cleared", "lasted", "message"), (_told(one.raised, one.cleared) for one in listed))
     print(f"{len(trial.episodes)} alarms in the last {last}, of {trial.readings:,} readings of {trial.series} series")
     if trial.coarsest:
-        print(
-            f"the older ones are kept in rows of up to {_span(trial.coarsest)}: their times and holds are as exact as that"
-        )
+        print(f"the older ones are kept in rows of up to {span(trial.coarsest)}: their times and holds are as exact as that")
     if trial.skipped:
         print(f"{trial.skipped:,} rows are too wide to tell a silence of this length, and were left out")
 
@@ -258,37 +267,11 @@ def _each(settings: Settings, ids: list[str], what: str) -> None:
     run(settings, change())
 
 
-def _devices(rule: Rule) -> str:
-    words = [rule.devices] * (rule.devices != "*") + [rule.label] * bool(rule.label) + [rule.type] * bool(rule.type)
-    return " ".join(words) or "all"
-
-
-def _condition(rule: Rule) -> str:
-    """Return in words when a rule raises its alarm."""
-    if rule.kind == "expression":
-        said = rule.expression
-    elif rule.kind == "silence":
-        said = f"{rule.metric or 'device'} silent for {_span(rule.silence)}"
-    else:
-        sides = (("above", rule.above), ("below", rule.below))
-        said = f"{rule.metric} " + " or ".join(f"{side} {limit:g}" for side, limit in sides if limit is not None)
-    if rule.kind == "rate":
-        said += f" per {rule.per or 'second'}, over {_span(rule.window_us)}"
-    return said + f" for {_span(rule.hold)}" * bool(rule.hold)
-
-
-def _span(us: int) -> str:
-    for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
-        if us and us % size == 0:
-            return f"{us // size}{unit}"
-    return f"{us / SECOND:g}s"
-
-
 def _told(raised: Event, cleared: Event | None) -> tuple[str, ...]:
     """Return a line about an alarm."""
     if cleared is None:
         return iso(raised.time), "not yet", "", raised.message
-    return iso(raised.time), iso(cleared.time), _span(cleared.time - raised.time), raised.message
+    return iso(raised.time), iso(cleared.time), span(cleared.time - raised.time), raised.message
 
 
 def _episode(raised: Event, cleared: Event | None) -> dict[str, Any]:

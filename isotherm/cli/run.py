@@ -13,18 +13,12 @@ import typer
 from isotherm import logs
 from isotherm.cli.devices import register_fleet
 from isotherm.cli.options import AsJson, DataDir, address
-from isotherm.process import run_process, stop_signal
+from isotherm.process import end_at_interrupt, run_process, stop_signal
 from isotherm.settings import Settings
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (up, connect, worker, web, simulate):
-        app.command()(command)
-
-
 def up(
-    seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many seconds.", min=0)] = None,
+    seconds: Annotated[float | None, typer.Option("--for", help="Stop so many seconds after all is ready.", min=0)] = None,
     devices: Annotated[int, typer.Option(help="Simulated devices; they share the protocols.", min=1)] = 25,
     rate: Annotated[float, typer.Option(help="Readings a second of each device.", min=0.001, max=10_000)] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the simulated fleet.")] = 1,
@@ -34,6 +28,7 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole stack on this machine: broker, store, connectors, worker, dashboards and a simulated fleet."""
+    end_at_interrupt()
     from isotherm.local import screen, stack
     from isotherm.local.parts import Fleet
 
@@ -51,20 +46,23 @@ def connect(
     ] = 1,
 ) -> None:
     """Run one connector."""
+    end_at_interrupt()
     from connectors import process
-    from connectors.workers import run_workers
+    from connectors.workers import settings_of_workers
+    from isotherm.workers import run_workers
 
     name, listening = process.find(protocol)
     settings = Settings.load()
     logs.configure(settings, name)
     if workers > 1:
-        run_process(run_workers(protocol, workers, settings))
+        run_process(run_workers(["connect", protocol], settings_of_workers(settings, protocol, workers)))
     else:
         run_process(process.run(name, listening, settings))
 
 
 def worker() -> None:
     """Run a worker: it brings the readings on Kafka into the store."""
+    end_at_interrupt()
     from agents.storing import run
 
     settings = Settings.load()
@@ -72,13 +70,20 @@ def worker() -> None:
     run_process(run(settings))
 
 
-def web() -> None:
+def web(
+    workers: Annotated[int, typer.Option(help="Processes that share the port: one a core.", min=1, max=64)] = 1,
+) -> None:
     """Run the dashboards."""
+    end_at_interrupt()
     from dashboards.process import run
+    from isotherm.workers import run_workers, sharing_a_port
 
     settings = Settings.load()
     logs.configure(settings, "web")
-    run_process(run(settings))
+    if workers > 1:
+        run_process(run_workers(["web"], sharing_a_port(settings, workers)))
+    else:
+        run_process(run(settings))
 
 
 def simulate(
@@ -98,6 +103,7 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Send a simulated fleet's room temperatures, and say what was sent and acknowledged."""
+    end_at_interrupt()
     from simulator.fleet import Account, Plan
     from simulator.fleet import run as run_fleet
     from simulator.publishers import create
@@ -128,8 +134,15 @@ def simulate(
                 rooms,
                 Plan(rate, seconds, integers),
                 protocol,
-                lambda device: create(
-                    protocol, device, host, port, mqtt_version=settings.mqtt_version, token=shown, user=gateway
+                lambda device, obey: create(
+                    protocol,
+                    device,
+                    host,
+                    port,
+                    mqtt_version=settings.mqtt_version,
+                    token=shown,
+                    user=gateway,
+                    obey=obey,
                 ),
                 stop,
                 account,

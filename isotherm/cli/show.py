@@ -19,12 +19,6 @@ from isotherm.settings import Settings
 _Answer = TypeVar("_Answer")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (query, tail, ledger):
-        app.command()(command)
-
-
 def query(
     device: Annotated[str, typer.Argument()],
     metric: Annotated[str, typer.Argument()],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import secrets
 import time
@@ -19,7 +20,7 @@ from isotherm.local.parts import Fleet, Part, find_mosquitto, health_port, parts
 from isotherm.local.ports import Ports
 from isotherm.local.screen import Screen
 from isotherm.local.supervisor import State, Supervisor
-from isotherm.process import end, stop_signal
+from isotherm.process import done_before, end, stop_signal
 from isotherm.settings import Settings, is_loopback
 from isotherm.store import client
 from isotherm.store.analytic import AnalyticStore
@@ -55,7 +56,7 @@ class Request:
     Attributes:
         port_base: First of the consecutive ports.
         fleet: The simulated devices, or None.
-        seconds: Stop after so long; None runs until Ctrl-C.
+        seconds: Stop so long after all is ready; None runs until Ctrl-C.
     """
 
     port_base: int
@@ -85,20 +86,28 @@ async def up(settings: Settings, request: Request, screen: Screen) -> Mapping[st
         async with asyncio.TaskGroup() as tasks:
             supervisor.start(tasks)
             helpers = [
-                tasks.create_task(_greet(supervisor, screen, chosen, began), name="greet"),
+                tasks.create_task(_greet(supervisor, screen, chosen, began, local), name="greet"),
                 tasks.create_task(_show(supervisor, screen, local), name="show"),
                 tasks.create_task(_bound_broker(supervisor, screen, local), name="bound-broker"),
             ]
             try:
-                async with asyncio.timeout(request.seconds):
-                    await stop.wait()
-            except TimeoutError:
-                screen.says(f"stopping after {request.seconds:g} s")
+                if await _has_run(supervisor, request.seconds, stop):
+                    screen.says(f"stopping after {request.seconds:g} s")
             finally:
                 await end(helpers)
                 last = await _stop(supervisor, local)
         screen.ended(last)
     return last
+
+
+async def _has_run(supervisor: Supervisor, seconds: float | None, stop: asyncio.Event) -> bool:
+    """Wait until all has been ready for so long, and return True; or for ``stop``."""
+
+    async def run() -> None:
+        await supervisor.all_ready()
+        await asyncio.sleep(math.inf if seconds is None else seconds)
+
+    return await done_before(stop, run())
 
 
 _PORTS = (
@@ -113,6 +122,8 @@ def _local(settings: Settings, ports: Ports) -> Settings:
     embedded: dict[str, object] = {name: getattr(ports, name.removesuffix("_port")) for name in _PORTS}
     if "auth" not in given and is_loopback(host):
         embedded["auth"] = "open"
+    if "login" not in given and is_loopback(host) and not settings.web_origin:
+        embedded["login"] = "auto"
     if "kafka" not in given:
         embedded["kafka"] = f"{host}:{ports.kafka}"
     if "redis" not in given:
@@ -152,9 +163,14 @@ def _begin_logs(settings: Settings) -> None:
             path.replace(path.with_suffix(".log.1"))
 
 
-async def _greet(supervisor: Supervisor, screen: Screen, chosen: list[Part], began: float) -> None:
+async def _greet(supervisor: Supervisor, screen: Screen, chosen: list[Part], began: float, local: Settings) -> None:
     await supervisor.all_ready()
     screen.ready({part.name: part.address for part in chosen if part.address}, time.monotonic() - began)
+    if local.login == "required":
+        log = local.data_dir / "logs" / "web.log"
+        screen.says(
+            f"the pages ask for a log-in; at the first start {log} has a password, or type: isotherm users reset admin"
+        )
 
 
 async def _show(supervisor: Supervisor, screen: Screen, settings: Settings) -> None:

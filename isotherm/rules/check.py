@@ -1,4 +1,4 @@
-"""What makes a rule impossible. Each check raises SettingsError with the field, what it is, and what was expected."""
+"""What makes a rule impossible. Each check raises BadField: the field, what it is, and what was expected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from string import Formatter
 from typing import Any
 
-from isotherm.errors import SettingsError
+from isotherm.errors import BadField, SettingsError
 from isotherm.expression import Expression
 from isotherm.limits import DAY, MAX_NAME_CHARS, SECOND
 from isotherm.names import is_device_name, is_label
@@ -30,9 +30,9 @@ def is_glob(pattern: str) -> bool:
     return _WILD.search(pattern) is not None
 
 
-def refused(field: str, value: Any, expected: str) -> SettingsError:
+def refused(field: str, value: Any, expected: str) -> BadField:
     """Return the error of a field."""
-    return SettingsError(f"{field} is {value!r}: {expected}")
+    return BadField(field, f"{field} is {value!r}: {expected}", expected)
 
 
 def identifier(id: str) -> None:
@@ -131,10 +131,11 @@ def limits(
         upper = above - margin if clear_above is None else clear_above
         lower = below + margin if clear_below is None else clear_below
         if upper < lower:
-            raise SettingsError(
+            never = (
                 f"an alarm would never be cleared: no value is both at most {upper!r} (clear_above) and at least {lower!r} "
                 "(clear_below)"
             )
+            raise BadField("", never, never)
 
 
 def _inside(field: str, limit: float | None, clear: float | None, hysteresis: float | None) -> None:

@@ -18,7 +18,7 @@ from isotherm.store.reader import answering
 MAX_RULES = 10_000
 
 _RULES = "iso:{registry}:rules"
-_VERSION = "iso:{registry}:rules:version"
+VERSION = "iso:{registry}:rules:version"
 
 
 class Rules:
@@ -30,7 +30,7 @@ class Rules:
     async def version(self) -> int:
         """Return a number that grows with every change of a rule."""
         with answering():
-            return int(await self._redis.get(_VERSION) or 0)
+            return int(await self._redis.get(VERSION) or 0)
 
     async def all(self) -> list[Rule]:
         """Return every rule, ascending by id.
@@ -54,17 +54,26 @@ class Rules:
                 errors.append(str(error))
         return rules, errors
 
+    async def find(self, id: str) -> Rule | None:
+        """Return a rule, or None when there is none.
+
+        Raises:
+            SettingsError: what is kept is no rule of this version.
+        """
+        with answering():
+            kept = await self._redis.hget(_RULES, id)
+        return None if kept is None else _read(id.encode(), kept)
+
     async def get(self, id: str) -> Rule:
         """Return a rule.
 
         Raises:
-            SettingsError: there is none.
+            SettingsError: there is none, or what is kept is no rule of this version.
         """
-        with answering():
-            kept = await self._redis.hget(_RULES, id)
-        if kept is None:
+        rule = await self.find(id)
+        if rule is None:
             raise SettingsError(f"there is no rule {id!r}; see: isotherm rules list")
-        return _read(id.encode(), kept)
+        return rule
 
     async def add(self, rule: Rule) -> None:
         """Keep a new rule.
@@ -84,7 +93,7 @@ class Rules:
         with answering():
             async with self._redis.pipeline(transaction=True) as change:
                 change.hsetnx(_RULES, rule.id, rule.to_json())
-                change.incr(_VERSION)
+                change.incr(VERSION)
                 added, _ = await change.execute()
         if not added:
             raise SettingsError(f"there is a rule {rule.id!r} already; choose another id, or replace it: --replace")
@@ -99,7 +108,7 @@ class Rules:
         with answering():
             async with self._redis.pipeline(transaction=True) as change:
                 change.hset(_RULES, rule.id, rule.to_json())
-                change.incr(_VERSION)
+                change.incr(VERSION)
                 await change.execute()
 
     async def enable(self, id: str, enabled: bool = True) -> None:
@@ -121,7 +130,7 @@ class Rules:
         with answering():
             async with self._redis.pipeline(transaction=True) as change:
                 change.hdel(_RULES, id)
-                change.incr(_VERSION)
+                change.incr(VERSION)
                 gone, _ = await change.execute()
         if not gone:
             raise SettingsError(f"there is no rule {id!r}; see: isotherm rules list")

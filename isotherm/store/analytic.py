@@ -29,7 +29,7 @@ from isotherm.store import layout
 from isotherm.store.client import Client
 from isotherm.store.events import MAX_EVENTS
 from isotherm.store.reader import answering
-from isotherm.store.script import Script
+from isotherm.store.script import Script, pairs
 from isotherm.store.writer import Progress
 
 
@@ -112,15 +112,15 @@ class AnalyticStore:
         """Return everything, as of one moment."""
         with answering():
             own, state, numbers = await self._load(self._keys(partition)[:3], [now_us()])
-        fields = _pairs(own)
+        fields = pairs(own)
         return Held(
             version=fields.get(b"version", b"").decode(),
             progress=self._progress(fields.get(b"log"), fields.get(b"next"), fields.get(b"mark")),
             outbox=msgspec.msgpack.decode(fields[b"outbox"], type=list[Outgoing]) if fields.get(b"outbox") else (),
             born=int(fields[b"born"]),
             next_event=int(fields.get(b"event", 0)),
-            rows={key.decode(): row for key, row in _pairs(state).items()},
-            numbers={series.decode(): int(number) for series, number in _pairs(numbers).items()},
+            rows={key.decode(): row for key, row in pairs(state).items()},
+            numbers={series.decode(): int(number) for series, number in pairs(numbers).items()},
         )
 
     async def commit(self, partition: int, commit: Commit, *, expected: str, version: str) -> bool:
@@ -168,7 +168,3 @@ class AnalyticStore:
             layout.numbers_key(partition, self._name),
             layout.events_key(partition),
         ]
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -30,6 +30,14 @@ class EventLog:
         with answering():
             await self._redis.xadd(key, {b"e": event.to_json()}, maxlen=MAX_EVENTS, approximate=True)
 
+    async def ends(self) -> tuple[bytes, ...]:
+        """Return what changes with every event: the id of each partition's newest, empty where there is none."""
+        with answering():
+            async with self._redis.pipeline(transaction=False) as look:
+                for partition in range(self._partitions):
+                    look.xrevrange(layout.events_key(partition), count=1)
+                return tuple(rows[0][0] if rows else b"" for rows in await look.execute())
+
     async def newest(self, count: int = 100, *, device: str = "") -> list[Event]:
         """Return the newest events, newest first.
 

@@ -97,6 +97,11 @@ def merge(rows: History, width: int) -> History:
     )
 
 
+def select(rows: History, wanted: NDArray[np.bool_]) -> History:
+    """Return the rows that are wanted, shape (n,)."""
+    return History(**{name: getattr(rows, name)[wanted] for name in _COLUMNS})
+
+
 def on_grid(rows: History, start: int, end: int, step: int, max_age: int = 0) -> History:
     """Put rows on a regular grid over [start, end): one row every ``step`` µs, counted from the epoch.
 

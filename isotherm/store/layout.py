@@ -233,5 +233,8 @@ def live_channel(partition: int) -> str:
     return f"iso:{{{partition}}}:live"
 
 
+STORER = "downsample"
+"""The agent that stores readings, by whose progress one knows how far the store is."""
+
 CONNECTOR_PREFIX = "iso:connector:"
 PARTITIONS_KEY = "iso:partitions"

@@ -107,6 +107,27 @@ class Reader:
         rows = await self._rows(series, tiers_for(start, end, width, now_us()))
         return {name: fit(parts, points, width) for name, parts in rows.items()}
 
+    async def rows(self, series: Sequence[str], start: int, end: int, width: int) -> dict[str, History]:
+        """Return several series over [start, end) as they are stored: in the coarsest tier no coarser than ``width``.
+
+        Where that has expired, in the next coarser one that has not. A row that ``start`` or ``end`` falls into is whole.
+        An unknown series gives no rows.
+
+        Args:
+            series: Distinct names, ``device/metric``.
+            start, end: µs since the epoch UTC.
+            width: µs, >= 0; 0 is every reading.
+
+        Raises:
+            ValueError: end < start.
+            Unavailable: Redis does not answer.
+            MalformedChunk: what it has of a series is damaged.
+        """
+        if end < start:
+            raise ValueError(f"expected start <= end, got start={start}, end={end}")
+        found = await self._rows(series, tiers_for(start, end, width, now_us()))
+        return {name: concatenate(parts) for name, parts in found.items()}
+
     async def series(self, pattern: str = "*") -> list[str]:
         """Return the series whose name matches a pattern such as ``sensor-*/temperature``, ascending.
 

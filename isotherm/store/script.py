@@ -15,10 +15,10 @@ from isotherm.store.client import Client
 class Script:
     """Runs a script, and loads it where the server has not got it: a new one, or one that was restarted."""
 
-    def __init__(self, redis: Client, *names: str) -> None:
-        """Prepare; ``names`` are those of the files that are put together."""
+    def __init__(self, redis: Client, *names: str, package: str = __package__) -> None:
+        """Prepare; ``names`` are those of the files in ``package`` that are put together."""
         self._redis = redis
-        self._text = "".join(resources.files(__package__).joinpath(name).read_text() for name in names)
+        self._text = "".join(resources.files(package).joinpath(name).read_text() for name in names)
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
@@ -32,3 +32,8 @@ class Script:
         except NoScriptError:
             await self._redis.script_load(self._text)
             return await self._redis.evalsha(self._sha, len(keys), *keys, *arguments)
+
+
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the fields of a hash that a script has read: to scripts HGETALL gives them one after the other."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -125,7 +125,7 @@ def test_what_is_done_with_each_reading_is_done_in_order_once_and_of_a_pack_whol
     outputs = engine.run(whole if together else [])
     for pack in () if together else whole:
         outputs.add(engine.run([pack]))
-        rows = rows_after({}, engine)
+        rows = rows_after({}, engine.changes())
         assert rows.keys() <= {f"{name}" for name in SERIES}
     made, events, failures = naive_total(packs)
     assert rows_of(outputs.readings()) == made
@@ -156,7 +156,7 @@ def test_a_state_can_be_that_of_a_device_and_what_came_at_one_time_is_taken_by_n
             engine = engine_of(order)
             engine.load(rows)
             engine.run([pack_of(*pack)])
-            rows = rows_after(rows, engine)
+            rows = rows_after(rows, engine.changes())
         return rows
 
     first: list[Row] = [("a/y", 1, 1.0)]
@@ -164,7 +164,7 @@ def test_a_state_can_be_that_of_a_device_and_what_came_at_one_time_is_taken_by_n
     engine = engine_of(order)
     engine.run([pack_of(*first), pack_of(*second)])
     assert list(state_after(first, second)) == ["a"]
-    assert rows_after({}, engine) == state_after(first, second)
+    assert rows_after({}, engine.changes()) == state_after(first, second)
 
 
 def test_what_a_state_cannot_hold_is_a_failure() -> None:
@@ -205,7 +205,7 @@ def test_a_batch_is_by_series_and_time_and_each_series_has_a_row(packs: list[lis
     engine, whole = engine_of(step), [pack_of(*rows) for rows in packs]
     outputs = engine.run(whole[:split])
     other = engine_of(step)
-    other.load(rows_after({}, engine))
+    other.load(rows_after({}, engine.changes()))
     outputs.add(other.run(whole[split:]))
     assert rows_of(outputs.readings()) == naive_step(packs)
 

@@ -23,7 +23,7 @@ from isotherm.limits import SECOND
 from tests.support.certificates import Authority, Certificate
 from tests.support.far_ends import hook, mailbox
 from tests.support.notifications import BEGIN, event
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
 
 
 def deliver(channel: Channel, count: int = 1, **fields: Any) -> Delivery:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -11,23 +10,7 @@ from agents import runner
 from isotherm.analytics import Analytics, Status
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError
-from isotherm.settings import Settings
-from isotherm.store import client
 from isotherm.store.client import Client
-from tests.support.valkey import Valkey
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with Valkey(tmp_path_factory.mktemp("valkey")) as server:
-        yield server
-
-
-@pytest.fixture
-async def redis(server: Valkey) -> AsyncIterator[Client]:
-    server.empty()
-    async with client.connected(Settings(redis=server.url)) as redis:
-        yield redis
 
 
 @pytest.fixture(autouse=True)

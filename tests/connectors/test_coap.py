@@ -15,13 +15,13 @@ from aiocoap import optiontypes
 
 from connectors import coap, intake
 from tests.support.intake import Bench
-from tests.support.stack import free_port_base
+from tests.support.ports import free_port
 
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[Bench]:
     bench = Bench()
-    bench.settings.coap_port = free_port_base()
+    bench.settings.coap_port = free_port()
     async with asyncio.timeout(30), bench.intake.running(), coap.listening(bench.site):
         yield bench
 

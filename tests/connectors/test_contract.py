@@ -14,7 +14,7 @@ import pytest
 from tests.contracts.connector import Answer, ConnectorContract
 from tests.support.stack import Stack
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 
 class TestTcp(ConnectorContract):

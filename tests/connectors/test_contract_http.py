@@ -11,7 +11,7 @@ from aiohttp import ClientSession, WSMsgType
 from tests.contracts.connector import Answer, ConnectorContract
 from tests.support.stack import Stack
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 
 LAST = '[{"bver":99}]'

@@ -147,10 +147,10 @@ def test_a_line_or_head_that_is_too_long_is_refused() -> None:
     """Each field's name repeats the head: 64 KB could become a gigabyte of names, and take a quarter of a minute."""
     fields = ",".join(f"v{i}=1" for i in range(4000))
     for tags in ("t=" + "x" * 30_000, ",".join(f"t{i}=1" for i in range(4000))):
-        begun = time.perf_counter()
+        begun = time.process_time()
         assert reasons(decode(f"m,device=d,{tags} {fields}".encode())) == ["name"]
         assert reasons(decode(f'm,device=d,{tags} {fields},s=""'.encode())) == ["name"]
-        assert time.perf_counter() - begun < 0.5
+        assert time.process_time() - begun < 0.5
     assert reasons(decode(b"m,device=d " + b"v=1," * 16_384 + b"v=1")) == ["line_too_long"]
 
 

@@ -595,11 +595,11 @@ async def test_a_topic_that_means_nothing_is_rejected(topic: str) -> None:
     assert [(one.reason, one.peer) for one in bench.producer.rejects] == [("name", topic)]
 
 
-async def test_commands_and_replies_are_passed_over() -> None:
+async def test_commands_and_attributes_are_passed_over() -> None:
     async with scripted() as broker, listening(broker) as bench:
         peer = await broker.peer()
         peer.publish("devices/room-1/commands", b"on", 1)
-        peer.publish("devices/room-1/replies", b"done", 2)
+        peer.publish("devices/room-1/attributes", b"done", 2)
         await peer.until(lambda: len(peer.acknowledged) == 2)
     assert (bench.producer.rejects, dict(bench.producer.packs)) == ([], {})
 

@@ -205,9 +205,9 @@ def test_labels_whose_hashes_collide_take_no_time() -> None:
         b"\x81" + attack + b"\xc4\x82\x00\x00",
         b"\x82\xa1\x02\xc4\x82\x00\x00" + attack,
     ):
-        begun = time.perf_counter()
+        begun = time.process_time()
         assert reasons(decode(payload)) == ["malformed"]
-        assert time.perf_counter() - begun < 0.5
+        assert time.process_time() - begun < 0.5
 
 
 _records = st.fixed_dictionaries(

@@ -10,7 +10,8 @@ import pytest
 
 from connectors.examples import statsd
 from isotherm.clock import now_us
-from tests.support.stack import ISOTHERM, Stack, free_port_base
+from tests.support.ports import free_port
+from tests.support.stack import ISOTHERM, Stack
 
 EXAMPLE = Path(statsd.__file__)
 
@@ -33,10 +34,9 @@ def test_the_example_is_short() -> None:
 
 
 @pytest.mark.servers
-@pytest.mark.timeout(120)
 def test_the_example_runs_beside_a_stack(tmp_path: Path) -> None:
     with Stack(tmp_path / "data", "--no-simulator") as stack:
-        port = free_port_base(1)
+        port = free_port()
         command = [*ISOTHERM, "connect", str(EXAMPLE)]
         environment = {**stack.environment, "STATSD_PORT": str(port)}
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as connector:

@@ -35,7 +35,7 @@ class Peer:
 
     async def hear(self) -> Any:
         """Return the next answer, or None at the connection's end."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             line = await self._reader.readline()
         return json.loads(line) if line else None
 
@@ -170,6 +170,25 @@ async def test_nothing_is_acknowledged_while_kafka_is_away_and_reading_pauses(mo
         assert (await peer.hear())["ack"] >= 1
 
 
+async def test_who_sends_while_kafka_is_away_is_told_whether_kafka_was_there_when_the_line_came_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "AWAY_SECONDS", 0.2)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
+    async with listening() as listener, asyncio.timeout(20):
+        early, late, silent = await listener.peer(), await listener.peer(), await listener.peer()
+        listener.producer.on.clear()
+        await early.say(HELLO + b'{"n":"a/t","v":0}\n')
+        assert (await early.hear())["error"]["reason"] == "unavailable"
+        await silent.say(HELLO)
+        await late.say(HELLO + b'{"n":"a/t","v":1}\n')
+        assert (await late.hear())["error"]["reason"] == "unavailable"
+        listener.producer.on.set()
+        assert await early.hear() == await late.hear() == {"ack": 1}
+        await silent.say(b'{"n":"a/t","v":2}\n')
+        assert await silent.hear() == {"ack": 1}, "who has sent nothing is told nothing"
+
+
 async def test_a_peer_that_reads_no_answers_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "UNREAD_SECONDS", 0.1)
     monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
@@ -207,7 +226,7 @@ async def test_too_many_connections_are_refused_with_a_word(limit: str) -> None:
 
 
 async def test_a_stop_acknowledges_what_was_read() -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         async with listening() as listener:
             peer = await listener.peer()
             listener.producer.on.clear()

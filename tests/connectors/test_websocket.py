@@ -84,7 +84,7 @@ class Peer:
         Raises:
             EOFError: the connection has ended.
         """
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             first, length = await self._reader.readexactly(2)
             assert first & 0x70 == 0 and length < 127
             if length == 126:
@@ -107,7 +107,7 @@ class Peer:
         code = int.from_bytes(heard[1][:2])
         try:
             await self.say(frame(CLOSE, heard[1][:2]))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 assert await self._reader.read() == b""
         except ConnectionError:
             pass

@@ -24,7 +24,7 @@ class BrokerContract:
         return settings
 
     async def read_all(self, settings: Settings, topic: Topic, last: int | None = None) -> list[Record]:
-        async with asyncio.timeout(20), Reader(settings) as reader:
+        async with asyncio.timeout(30), Reader(settings) as reader:
             return [record async for record in reader.follow(topic, last=last, stop=True)]
 
     async def test_topics_can_be_ensured_again(self, settings: Settings) -> None:
@@ -64,7 +64,7 @@ class BrokerContract:
         for i in range(5):
             await producer.deliver(READINGS, b"%d" % i, partition=6)
         await producer.stop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             for back in (1, 5):
                 async with Reader(settings) as reader:
                     _, end = (await reader.ends(READINGS))[6]
@@ -85,7 +85,7 @@ class BrokerContract:
         inner = producer._producer
         assert inner is not None
         inner._txn_manager.increment_sequence_number(TopicPartition(READINGS.name, 3), 5)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await asyncio.gather(*(producer.deliver(READINGS, b"%d" % i, partition=3) for i in range(10)))
         await producer.stop()
         after = [record.value for record in await self.read_all(settings, READINGS) if record.partition == 3][before:]

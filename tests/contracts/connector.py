@@ -54,7 +54,7 @@ class ConnectorContract(ABC):
         return line
 
     async def until(self, stack: Stack, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not condition(line := await asyncio.to_thread(self.line, stack)):
             assert time.monotonic() < deadline, line
         return line

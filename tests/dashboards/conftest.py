@@ -7,7 +7,8 @@ from isotherm.settings import Settings
 from tests.dashboards.stack import Filler, Web
 from tests.support import chromium as browsers
 from tests.support.chromium import Browser
-from tests.support.valkey import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
 
 @pytest.fixture
 def settings(tmp_path: Path, valkey: Valkey) -> Settings:
-    return Settings.load(data_dir=tmp_path, redis=valkey.url, web_port=free_port())
+    return Settings.load(data_dir=tmp_path, redis=valkey.url, web_port=free_port(), login="auto")
 
 
 @pytest.fixture

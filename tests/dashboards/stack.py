@@ -20,8 +20,8 @@ from isotherm.store import client
 from isotherm.store.writer import Writer
 from isotherm.topics import partition_of
 
-START_SECONDS = 20.0
-STOP_SECONDS = 10.0
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
 POLL_SECONDS = 0.02
 
 Readings = Mapping[str, Sequence[tuple[int, float]]]
@@ -61,8 +61,9 @@ class Filler:
 class Web:
     """The web process; its port outlives it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *options: str) -> None:
         self._settings = settings
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._log = Path(settings.data_dir) / "web.log"
 
@@ -94,7 +95,7 @@ class Web:
         environment = {**os.environ, **self._settings.environment()}
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
-            command = [sys.executable, "-m", "isotherm", "web"]
+            command = [sys.executable, "-m", "isotherm", "web", *self._options]
             self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
         while self.status("/healthz") != 200:

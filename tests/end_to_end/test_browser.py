@@ -14,7 +14,7 @@ from tests.conftest import missing
 from tests.support import chromium
 from tests.support.stack import Stack
 
-pytestmark = [pytest.mark.servers, pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.servers, pytest.mark.browser]
 
 POINTS = """() => {
   const source = window.Bokeh?.documents[0]?.get_model_by_name("live-points")

@@ -21,9 +21,10 @@ from isotherm.topics import partition_of
 from simulator.load import LINKS, Link, line
 from tests.conftest import missing
 from tests.support import apache_kafka
-from tests.support.stack import ISOTHERM, Stack, free_port_base
+from tests.support.ports import free_port
+from tests.support.stack import ISOTHERM, Stack
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.servers
 
 SECONDS = float(os.environ.get("ISOTHERM_CHAOS_SECONDS", "8"))
 """How long the disturbance lasts."""
@@ -111,7 +112,7 @@ async def test_of_two_mqtt_connectors_that_divide_the_load_one_is_killed_and_mos
     names = [*names[:2], *names[-2:]]
     assert [partition_of(name, 2) for name in names] == [0, 0, 1, 1]
     with Stack(tmp_path / "stack", "--no-simulator", mqtt_workers="2") as stack:
-        health_port = free_port_base(1)
+        health_port = free_port()
         with second_connector(stack, health_port) as start:
             second = start()
             # From when on there is a session for the messages of its devices.

@@ -18,9 +18,10 @@ import pytest
 from connectors.examples import elsys
 from simulator.load import CoapLink, TcpLink, line
 from tests.support.intake import eventually
-from tests.support.stack import ISOTHERM, Stack, free_port_base
+from tests.support.ports import free_port
+from tests.support.stack import ISOTHERM, Stack
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def newest(stack: Stack, device: str) -> dict[str, float]:
 
 
 def until_stored(stack: Stack, device: str, values: dict[str, float]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (found := newest(stack, device)) != values:
         assert time.monotonic() < deadline, found
 
@@ -134,13 +135,13 @@ def test_what_is_not_there_is_said_in_a_line(stack: Stack, arguments: tuple[str,
 
 async def test_devices_that_were_seen_are_registered(stack: Stack) -> None:
     await post(stack, b'{"n":"seen-1/t","v":1}')
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "seen-1" not in stack.json("devices", "list"):
         assert time.monotonic() < deadline
 
 
 async def test_workers_share_a_port_and_acknowledge_what_they_took_in_when_they_stop(stack: Stack) -> None:
-    port = free_port_base(1)
+    port = free_port()
     environment = {**stack.environment, "ISOTHERM_TCP_PORT": str(port)}
     command = [*ISOTHERM, "connect", "tcp", "--workers", "2"]
     process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
@@ -174,7 +175,7 @@ async def test_workers_share_a_port_and_acknowledge_what_they_took_in_when_they_
 
 async def test_coap_workers_share_a_port_and_what_they_acknowledge_is_stored_though_they_are_stopped(stack: Stack) -> None:
     before = stack.json("ledger")["connectors"].get("coap", {"stored": 0})["stored"]
-    port, tcp_port = (free_port_base(2) + offset for offset in (0, 1))
+    port, tcp_port = free_port(), free_port()
     environment = {**stack.environment, "ISOTHERM_COAP_PORT": str(port), "ISOTHERM_COAP_TCP_PORT": str(tcp_port)}
     command = [*ISOTHERM, "connect", "coap", "--workers", "2"]
     process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
@@ -202,14 +203,14 @@ async def test_coap_workers_share_a_port_and_what_they_acknowledge_is_stored_tho
     for link in links:
         await link.close()
     assert psutil.wait_procs(workers, timeout=10)[1] == []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (stored := stack.json("ledger")["connectors"]["coap"]["stored"] - before) < acknowledged:
         assert time.monotonic() < deadline, (stored, acknowledged)
     assert stored >= acknowledged >= 1_000
 
 
 async def test_workers_end_with_the_process_that_started_them(stack: Stack) -> None:
-    environment = {**stack.environment, "ISOTHERM_TCP_PORT": str(free_port_base(1))}
+    environment = {**stack.environment, "ISOTHERM_TCP_PORT": str(free_port())}
     command = [*ISOTHERM, "connect", "tcp", "--workers", "2"]
     process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
     assert process.stderr is not None

@@ -7,7 +7,7 @@ import pytest
 
 from isotherm.errors import StackError
 from isotherm.local.ports import Ports
-from tests.support.stack import free_port_base
+from tests.support.ports import free_ports
 
 
 def test_ports_are_consecutive_and_distinct() -> None:
@@ -22,7 +22,7 @@ def test_an_impossible_base_is_refused(base: int) -> None:
 
 
 def test_busy_ports_are_named_with_their_part_and_user() -> None:
-    ports = Ports.from_base(free_port_base())
+    ports = Ports.from_base(free_ports(len(Ports.__slots__)))
     ports.check_free("127.0.0.1")
     with socket.create_server(("127.0.0.1", ports.redis)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", ports.coap))

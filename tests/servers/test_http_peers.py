@@ -21,7 +21,7 @@ from tests.support.stack import Stack
 
 point: Any = Point  # its author has not said what it takes
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def readings_of(stack: Stack, device: str) -> dict[str, Any]:
 
 def until(stack: Stack, device: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Return a device's newest values when they are so."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition(values := readings_of(stack, device)):
         assert time.monotonic() < deadline, values
         time.sleep(0.1)

@@ -8,7 +8,7 @@ import pytest
 
 from simulator import fleet as module
 from simulator.fleet import Plan, run
-from simulator.publishers import NotAcknowledged, Publisher, Reading, create
+from simulator.publishers import NotAcknowledged, Obey, Publisher, Reading, create
 from simulator.room import Room
 
 
@@ -34,7 +34,7 @@ class Memory:
 
 
 async def fleet(plan: Plan, publishers: dict[str, Memory], rooms: int = 1) -> module.Account:
-    def publisher_for(device: str) -> Publisher:
+    def publisher_for(device: str, obey: Obey | None) -> Publisher:
         return publishers.setdefault(device, Memory())
 
     every = [Room.numbered(number, seed=7) for number in range(rooms)]

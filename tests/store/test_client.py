@@ -11,7 +11,8 @@ from isotherm.errors import SettingsError, Unavailable
 from isotherm.settings import Settings
 from isotherm.store import client
 from isotherm.store.cluster import Cluster
-from tests.support.valkey import Valkey, free_port
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture(scope="module")

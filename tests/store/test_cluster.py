@@ -18,8 +18,8 @@ from isotherm.store import client, layout
 from isotherm.store.client import Client
 from isotherm.store.reader import Reader
 from isotherm.topics import partition_of
+from tests.support.ports import free_port
 from tests.support.redis_cluster import RedisCluster
-from tests.support.valkey import free_port
 
 pytestmark = pytest.mark.servers
 
@@ -69,7 +69,7 @@ async def change_the_registry(redis: Client) -> None:
 @pytest.mark.parametrize("call", [read_pipelined, read_newest, subscribe, change_the_registry])
 @pytest.mark.usefixtures("lost")
 async def test_each_use_by_itself_finds_the_new_primary(redis: Client, call: Callable[[Client], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             try:
                 await call(redis)  # type: ignore[misc]

@@ -15,8 +15,9 @@ from agents import shard
 from isotherm.store import client
 from tests.support.load import LOADED, steady_load
 from tests.support.lossy import lossy_way
+from tests.support.ports import free_port
 from tests.support.redis_cluster import RedisCluster
-from tests.support.valkey import Valkey, free_port
+from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.servers
 
@@ -93,8 +94,9 @@ async def test_it_comes_back_as_it_was_some_time_ago(server: Valkey, tmp_path: P
             server.kill()
             shutil.rmtree(data)
             shutil.copytree(copy, data)
+            sought = load.until("sought", 1)
             await asyncio.to_thread(server.start)
-            await load.until("sought", 1)
+            await sought
 
 
 async def test_it_is_emptied(server: Valkey) -> None:

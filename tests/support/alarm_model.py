@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from isotherm.expression import Expression, is_true
@@ -35,7 +35,6 @@ class State:
     waiting: int = 0
     since: int = 0
     cleared: int = 0
-    inputs: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
 class Model:
@@ -76,7 +75,7 @@ class Model:
             if rule.kind == "silence":
                 state = self.alarms.get(f"{rule.id}/{series if rule.metric else device}")
                 if state and state.phase == "active" and (not rule.metric or matches(rule.metric, metric)):
-                    state.phase, state.cleared, state.inputs = "normal", max(received_at, state.since), {}
+                    state.phase, state.cleared = "normal", max(received_at, state.since)
                     yield self.told("cleared", state, received_at, None)
             elif is_fresh:
                 yield from self.look(rule, device, metric, time, value)
@@ -125,7 +124,7 @@ class Model:
                 state.phase, state.waiting = "normal", 0
                 return
             if state.phase == "normal":
-                state.waiting, state.inputs = time, {}
+                state.waiting = time
             state.phase = "pending"
             if time - state.waiting >= state.rule.hold:
                 yield self.raised(state, time, value)
@@ -148,7 +147,6 @@ class Model:
     def cleared(self, state: State, time: int, value: float | None) -> Told:
         """Clear an alarm."""
         state.phase, state.waiting, state.cleared = "normal", 0, max(time, state.since)
-        state.inputs = {source: self.newest[source] for source in state.sources}
         return self.told("cleared", state, time, value)
 
     def told(self, what: str, state: State, time: int, value: float | None) -> Told:
@@ -205,21 +203,5 @@ class Model:
         ]
 
     def restart(self) -> None:
-        """Forget what does not survive."""
-        minded = {name for rule in self.rules if rule.metric for name in self.minded(rule)}
-        newest: dict[str, tuple[int, float]] = {}
-        for state in self.alarms.values():
-            inputs = state.inputs
-            if state.phase != "normal":
-                inputs = {source: self.newest[source] for source in state.sources if source in self.newest}
-            for source, point in inputs.items():
-                newest[source] = max(point, newest.get(source, point))
-        self.newest = newest
-        self.heard = dict.fromkeys([*minded, *newest], 1)
-        rated = {
-            (state.rule.id, state.sources[0])
-            for state in self.alarms.values()
-            if state.rule.kind == "rate" and state.phase != "normal"
-        }
-        self.windows = {pair: [newest[pair[1]]] for pair in rated}
+        """Begin to listen anew: everything that was seen is kept."""
         self.ticked, self.received = None, 0

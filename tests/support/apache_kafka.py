@@ -1,27 +1,23 @@
 """A real Apache Kafka for tests: one KRaft node in a subprocess, or a cluster of three; no container."""
 
 import base64
-import random
 import shutil
 import socket
 import struct
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from tests.support.ports import free_port
+
 LIBS = Path(__file__).resolve().parents[2] / ".kafka" / "libs"
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
 TAIL_LINES = 40
-
-# Below the ephemeral range: there a client that keeps dialling a killed broker may be given the broker's own port as
-# its source, connect to itself, and so keep the broker from binding it again.
-PORTS = range(20_000, 30_000)
 
 JAVA_OPTIONS = (
     "-Xmx512m",
@@ -82,8 +78,7 @@ class ApacheKafka:
         self._logs = data_dir / "logs"
         self._config = data_dir / "server.properties"
         self._output = data_dir / "broker.log"
-        ports = _free_ports()
-        self._port, self._controller_port = next(ports), next(ports)
+        self._port, self._controller_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -224,14 +219,3 @@ class ApacheKafkaCluster:
     def bootstrap(self) -> str:
         """The addresses for clients."""
         return ",".join(node.bootstrap for node in self.nodes)
-
-
-def _free_ports() -> Iterator[int]:
-    # The operating system's randomness: a plugin that seeds `random` would give parallel test runs the same ports.
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        yield port

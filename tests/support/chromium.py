@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.async_api import ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import ConsoleMessage, Page, Request, async_playwright, expect
 
 EXECUTABLE = Path("/usr/bin/chromium")
 # Without --disable-quic and the like, Chromium itself asks for outside addresses.
@@ -21,6 +21,7 @@ OPTIONS = (
     "--disable-sync",
 )
 TIMEOUT_MS = 20_000
+expect.set_options(timeout=TIMEOUT_MS)
 LOCAL = {"127.0.0.1", "localhost", "::1", None}
 
 # Bokeh has built all views and drawn them.

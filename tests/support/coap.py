@@ -15,9 +15,9 @@ from connectors.coap.frames import Frame, Framer, encode_frame
 from connectors.coap.numbers import CON
 from connectors.coap.options import Option, decode_options, encode_options
 from tests.support.intake import Bench
-from tests.support.stack import free_port_base
+from tests.support.ports import free_ports
 
-SECONDS = 10.0
+SECONDS = 30.0
 """How long a test waits for an answer before it fails."""
 
 READINGS: Sequence[Option] = [(numbers.URI_PATH, b"readings")]
@@ -51,7 +51,7 @@ async def listening(seconds: float = 60.0, **settings: Any) -> AsyncIterator[Ben
         seconds: The block must be done by then.
         settings: Of the connector.
     """
-    base = free_port_base()
+    base = free_ports(5)  # with two for a proxy
     bench = Bench(**({"coap_port": base, "coap_tcp_port": base + 1, "coap_tls_port": base + 2} | settings))
     async with asyncio.timeout(seconds), bench.intake.running(), coap.listening(bench.site):
         yield bench

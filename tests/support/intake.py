@@ -10,19 +10,23 @@ from typing import Any
 import msgspec
 
 from connectors.decoders import Decoders
+from connectors.dispatch import Dispatcher
 from connectors.formats.catalogue import NDJSON, Catalogue
 from connectors.identity import ANYONE, Doorkeeper, Identity
 from connectors.intake import Intake
 from connectors.receipt import Receipt
 from connectors.site import Site
 from isotherm.clock import now_us
+from isotherm.commands import Control
+from isotherm.commands.fact import Fact
 from isotherm.errors import Unavailable
 from isotherm.ledger import Account
 from isotherm.pack import Attribute, Pack
 from isotherm.registry import Device
 from isotherm.rejects import RejectRecord
 from isotherm.settings import Settings
-from isotherm.topics import READINGS, Topic, partition_of
+from isotherm.store.client import Client
+from isotherm.topics import READINGS, REJECTS, Topic, partition_of
 
 
 class SwitchableProducer:
@@ -33,14 +37,20 @@ class SwitchableProducer:
         self.on.set()
         self.packs: dict[int, list[Pack]] = defaultdict(list)
         self.rejects: list[RejectRecord] = []
+        self.facts: list[Fact] = []
+
+    async def start(self) -> None:
+        """It is there."""
 
     async def deliver(self, topic: Topic, value: bytes, *, partition: int | None = None, key: str | None = None) -> None:
         await self.on.wait()
         if topic is READINGS:
             assert partition is not None
             self.packs[partition].append(Pack.from_ipc(value))
-        else:
+        elif topic is REJECTS:
             self.rejects.append(msgspec.json.decode(value, type=RejectRecord))
+        else:
+            self.facts.append(Fact.from_json(value))
 
     def values_of(self, series: str) -> list[float]:
         packs = self.packs[partition_of(series.partition("/")[0], 8)]
@@ -72,9 +82,9 @@ class KnownDevices:
     async def by_token(self, token: str) -> Device | None:
         return await self.get(self.tokens.get(token, ""))
 
-    def add(self, name: str, *children: str) -> None:
+    def add(self, name: str, *children: str, gateway: str = "") -> None:
         """Enter a device, a gateway if it has children; its token is its name with an s for secret before it."""
-        self.devices[name] = Device(name, 0, bool(children), children=frozenset(children))
+        self.devices[name] = Device(name, 0, bool(children), gateway, children=frozenset(children))
         self.tokens[f"s-{name}"] = name
 
 
@@ -82,7 +92,11 @@ class Bench:
     """What a connector stands on, what it counted, and what it produced."""
 
     def __init__(
-        self, producer: SwitchableProducer | None = None, decoders: Decoders | None = None, **settings: Any
+        self,
+        producer: SwitchableProducer | None = None,
+        decoders: Decoders | None = None,
+        redis: Client | None = None,
+        **settings: Any,
     ) -> None:
         self.producer = producer or SwitchableProducer()
         self.account = Account()
@@ -94,7 +108,11 @@ class Bench:
         doorkeeper = Doorkeeper(self.settings, self.registry)  # type: ignore[arg-type]
         own = decoders or Decoders()
         catalogue = Catalogue.of(["device", "host"], "", own.forms)
-        self.site = Site(self.settings, self.intake, doorkeeper, catalogue, own)
+        self.control = Control(redis, self.settings.partitions, self.producer)  # type: ignore[arg-type]
+        self.dispatcher = Dispatcher(self.control, doorkeeper, redis, "tcp/test")  # type: ignore[arg-type]
+        if redis is None:
+            self.dispatcher._look_soon = lambda: None  # type: ignore[method-assign]
+        self.site = Site(self.settings, self.intake, doorkeeper, catalogue, self.dispatcher, own)
 
     async def taken(self, count: int) -> None:
         """Return when so many readings were taken in and are not delivered."""
@@ -109,7 +127,7 @@ class Bench:
         return await self.intake.accept(pieces, peer="peer", identity=identity, form=NDJSON, patient=patient)
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Return when a condition holds that nothing tells the coming of."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110

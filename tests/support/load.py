@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -184,8 +184,10 @@ class Load:
         finally:
             await end(self._running)
 
-    async def until(self, event: str, times: int = 3, partitions: tuple[int, ...] = LOADED) -> None:
-        """Wait until each of the partitions has seen an event so many times more.
+    def until(self, event: str, times: int = 3, partitions: tuple[int, ...] = LOADED) -> Awaitable[None]:
+        """Wait until each of the partitions has seen an event so many times more than when this is called.
+
+        What a test sets off in a thread may be over before the thread is: call this first, await it afterwards.
 
         Args:
             event: ``committed``, ``conflict``, ``sought``, ``failed`` or the class of the error that a commit failed with.
@@ -193,7 +195,7 @@ class Load:
             partitions: Which ones.
         """
         wanted = {(event, partition): self._seen[event, partition] + times for partition in partitions}
-        await self._wait(lambda: all(self._seen[key] >= number for key, number in wanted.items()), event)
+        return self._wait(lambda: all(self._seen[key] >= number for key, number in wanted.items()), event)
 
     async def _drained(self) -> None:
         """Wait until everything is applied."""

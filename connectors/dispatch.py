@@ -1,0 +1,383 @@
+"""Commands down and replies up: what all protocols have in common.
+
+    table of commands ─ announces ─► Dispatcher ─ claims ─► Outlet.give ─► device
+                                          │                                  │
+                     log ◄─ sent, … ◄─────┴────────────── replied ◄──────────┘
+
+A protocol says where a device can be reached, with an `Outlet` for as long as that is so; the dispatcher takes up what waits
+for the device, one command after the other, and notes how far each got. Commands for the children of a gateway go to the
+gateway's outlet. A command is taken up before it is given and noted after it was: so what is noted is never ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal, Protocol
+
+import msgspec
+from redis.exceptions import RedisError
+
+from connectors.answers import Answer, error
+from connectors.identity import Doorkeeper, Identity
+from isotherm.clock import now_us
+from isotherm.commands import Command, Control
+from isotherm.commands.command import MAX_ERROR_CHARS, MAX_RESULT_BYTES, is_id
+from isotherm.errors import InvalidReading, Unavailable
+from isotherm.logs import Throttle
+from isotherm.process import end
+from isotherm.store.client import Client
+
+RETRY_SECONDS = 1.0
+"""How long to wait for a server that is away."""
+
+BACK_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""How long a command that came back waits before it is given again, unless the device is heard of first."""
+
+STOP_SECONDS = 1.0
+"""How long a stop waits for commands that are being given."""
+
+LISTEN_SECONDS = 30.0
+"""How often everything is looked at, announced or not."""
+
+STRANGER_SECONDS = 0.3
+"""How long a command for a device that a broker may know, or not, is left to connectors that have a connection of it."""
+
+LOOK_SECONDS = 0.2
+"""How long devices that are new to a broker gather before it is looked what waits for them."""
+
+Given = Literal["sent", "delivered", "returned"]
+"""How far a command got: ``returned`` says that it has certainly not left."""
+
+log = logging.getLogger(__name__)
+
+
+class Outlet(Protocol):
+    """A way to a device."""
+
+    async def give(self, command: Command) -> Given:
+        """Give the device a command; what it raises says that nobody knows how far it got."""
+
+
+class Broker(Outlet, Protocol):
+    """A way to devices of which we do not see whether they are there."""
+
+    def may_reach(self, device: str, way: str) -> bool:
+        """Tell whether a command for a device can be given to it at all, by way of itself or its gateway."""
+
+    def has_heard(self, way: str) -> bool:
+        """Tell whether a device or gateway has come this way before."""
+
+
+class Reply(msgspec.Struct, forbid_unknown_fields=True):
+    """What a device says of a command.
+
+        {"id":"…","result":…}    {"id":"…","error":"…"}    {"id":"…","received":true}
+
+    Attributes:
+        id: Of the command.
+        device: Whose command it was, where a gateway replies for its child.
+        result: What came of it, anything that JSON can say.
+        error: Why it cannot be done.
+        received: Nothing is said but that the device has it.
+    """
+
+    id: str
+    device: str | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: str | None = None
+    received: bool = False
+
+
+_decode = msgspec.json.Decoder(Reply).decode
+
+
+def _parsed(data: bytes) -> Reply:
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidReading("malformed", f"{error}; expected a reply such as {{'id':'…','result':…}}") from error
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    reply: msgspec.Raw
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def reply_in(line: bytes) -> bytes | None:
+    """Return the reply that a line or message ``{"reply":{…}}`` holds, or None when it is something else."""
+    if b'"reply"' not in line:
+        return None
+    try:
+        return bytes(_decode_line(line).reply)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+WHOSE_COMMANDS = error("no_device", "the hello asks for commands and does not say whose: name the device")
+
+
+def not_kept(away: Unavailable) -> Answer:
+    """Say that a reply has to be sent again."""
+    return error("unavailable", f"the reply is not kept, send it again: {away}")
+
+
+def line(command: Command) -> bytes:
+    """Return the line or message that gives a command to a device."""
+    return msgspec.json.encode({"command": payload(command)})
+
+
+def payload(command: Command) -> dict[str, object]:
+    """Return what a device is told."""
+    return {
+        "id": command.id,
+        "device": command.device,
+        "name": command.name,
+        "parameters": command.parameters,
+        "deadline": command.deadline / 1e6,
+        "timeout": round(max(0, command.deadline - now_us()) / 1e6, 3),
+    }
+
+
+class Dispatcher:
+    """The commands of this process."""
+
+    def __init__(self, control: Control, doorkeeper: Doorkeeper, redis: Client, via: str) -> None:
+        """Prepare.
+
+        Args:
+            control: Where commands are taken up and noted.
+            doorkeeper: Tells who is whose gateway.
+            redis: Announces what is new.
+            via: What this connector is called.
+        """
+        self._broker: Broker | None = None
+        self._control = control
+        self._doorkeeper = doorkeeper
+        self._redis = redis
+        self._via = via
+        self._outlets: defaultdict[str, list[Outlet]] = defaultdict(list)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: set[str] = set()  # devices whose commands are being taken up
+        self._again: set[str] = set()  # those of them that were woken meanwhile
+        self._will_look = False
+        self._returned: dict[str, asyncio.Event] = {}  # device → is set when it is heard of
+        self._is_stopping = False
+        self._throttle = Throttle()
+
+    @contextmanager
+    def reaching(self, device: str, outlet: Outlet) -> Iterator[None]:
+        """Let commands for a device, and a gateway's children, take a way for the length of the block."""
+        self.enter(device, outlet)
+        try:
+            yield
+        finally:
+            self.leave(device, outlet)
+
+    def enter(self, device: str, outlet: Outlet) -> None:
+        """Let commands for a device, and a gateway's children, take a way from now on; of several the last is taken."""
+        self._outlets[device].append(outlet)
+        self.heard(device)
+        self._wake(device)
+        self._start(self._wake_children(device))
+
+    def leave(self, device: str, outlet: Outlet) -> None:
+        """Take the way no longer."""
+        ways = self._outlets[device]
+        if outlet in ways:
+            ways.remove(outlet)
+        if not ways:
+            del self._outlets[device]
+
+    def set_broker(self, broker: Broker) -> None:
+        """Let commands for all devices that have no other way take that of a broker; it is there anew."""
+        self._broker = broker
+        self._look_soon()
+
+    def heard(self, device: str, *, is_new: bool = False) -> None:
+        """Note that a device is there: what came back is given to it now; and what waits, if it ``is_new``."""
+        if self._returned and (waiting := self._returned.get(device)) is not None:
+            waiting.set()
+        elif is_new:
+            self._look_soon()
+
+    async def run(self) -> None:
+        """Hear what is announced, for ever."""
+        while True:
+            try:
+                await self._listen()
+            except (RedisError, Unavailable, OSError) as error:
+                if self._throttle("away") is not None:
+                    log.warning("commands wait: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def stop(self) -> None:
+        """Take up nothing more; what is taken up is given, or put back."""
+        self._is_stopping = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+        await end(self._tasks)
+
+    async def reply(self, identity: Identity, data: bytes) -> str:
+        """Keep what a device says of a command; returns its id when Kafka has it.
+
+        Raises:
+            InvalidReading: it is none, says too much, or is of no command of a device that the peer may speak for.
+            Unavailable: Kafka or the store does not answer.
+        """
+        reply = _parsed(data)
+        device = reply.device or identity.device
+        if device is None or not identity.may_name(device):
+            raise InvalidReading("identity", f"a reply for {device!r}, for which the peer may not speak")
+        if reply.error is None and reply.result is msgspec.UNSET and not reply.received:
+            raise InvalidReading("no_value", "a reply has a result, an error, or received")
+        given = b"null" if reply.result is msgspec.UNSET else bytes(reply.result)
+        result = msgspec.json.format(given, indent=-1).decode()
+        if len(result) > MAX_RESULT_BYTES or len(reply.error or "") > MAX_ERROR_CHARS:
+            limits = f"at most {MAX_RESULT_BYTES:,} bytes, or {MAX_ERROR_CHARS:,} characters of an error"
+            raise InvalidReading("too_large", f"the reply to {reply.id[:40]!r}, expected {limits}")
+        command = await self._control.table.get(device, reply.id) if is_id(reply.id) else None
+        if command is None or not command.attempt:
+            raise InvalidReading("command", f"{device} was given no command {reply.id[:40]!r}, or long ago")
+        if reply.error is not None:
+            await self._control.note(command, "refused", error=reply.error or "the device says no more", via=self._via)
+        elif reply.result is not msgspec.UNSET:
+            await self._control.note(command, "answered", result=result, via=self._via)
+        else:
+            await self._control.note(command, "delivered", via=self._via)
+        return reply.id
+
+    async def _listen(self) -> None:
+        async with self._redis.pubsub() as pubsub:
+            await pubsub.subscribe(*self._control.table.channels())
+            looked_at = -math.inf
+            while True:
+                if time.monotonic() - looked_at > LISTEN_SECONDS:
+                    await self._look()
+                    looked_at = time.monotonic()
+                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_SECONDS)
+                if message is not None:
+                    self._hear(message["data"].decode())
+
+    def _look_soon(self) -> None:
+        """Look at everything a little later, for all who ask for it meanwhile."""
+        if not self._will_look:
+            self._will_look = True
+            self._start(self._look_later())
+
+    async def _look_later(self) -> None:
+        await asyncio.sleep(LOOK_SECONDS)
+        self._will_look = False
+        await self._look()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="dispatch")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look(self) -> None:
+        """Look for everything that waits: announcements are lost while nobody listens."""
+        with suppress(Unavailable):  # whoever listens comes here again
+            for device in await self._control.table.waiting_devices():
+                self._wake(device)
+
+    def _hear(self, message: str) -> None:
+        what, device, _ = message.split(" ")
+        if what != "claimed":
+            self._wake(device)
+
+    def _wake(self, device: str) -> None:
+        """Take up what waits for a device, if it can be reached here."""
+        if not self._outlets and self._broker is None:
+            return
+        if device in self._busy:
+            self._again.add(device)
+        else:
+            self._busy.add(device)
+            self._start(self._drain(device))
+
+    async def _wake_children(self, device: str) -> None:
+        try:
+            children = await self._doorkeeper.children_of(device)
+        except Unavailable:
+            return  # everything is looked at when it is back
+        for child in children:
+            self._wake(child)
+
+    async def _drain(self, device: str) -> None:
+        try:
+            while True:
+                self._again.discard(device)
+                await self._take_up(device)
+                if device not in self._again:
+                    return
+        except Exception:
+            log.exception("failed at the commands for %s", device)
+        finally:
+            self._again.discard(device)
+            self._busy.discard(device)
+
+    async def _take_up(self, device: str) -> None:
+        """Give a device what waits for it, one command after the other."""
+        returned = 0
+        while not self._is_stopping:
+            try:
+                outlet = await self._outlet_of(device)
+                command = await self._control.claim(device, self._via) if outlet is not None else None
+            except Unavailable as error:
+                if self._throttle("claim") is not None:
+                    log.info("commands for %s wait: %s", device, error)  # others say that a server is away
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if outlet is None or command is None:
+                return
+            try:
+                given = await outlet.give(command)
+            except (ConnectionError, TimeoutError) as error:
+                log.warning("command %s for %s was cut off: nobody knows whether it has it: %r", command.id, device, error)
+                return  # its claim lapses
+            await self._note(command, given)
+            returned = returned + 1 if given == "returned" else 0
+            if returned:
+                await self._wait(device, BACK_SECONDS[min(returned, len(BACK_SECONDS)) - 1])
+
+    async def _outlet_of(self, device: str) -> Outlet | None:
+        """Return the way to a device: its own, its gateway's, or the broker's."""
+        if ways := self._outlets.get(device):
+            return ways[-1]
+        gateway = await self._doorkeeper.gateway_of(device)
+        if gateway and (ways := self._outlets.get(gateway)):
+            return ways[-1]
+        way = gateway or device
+        if self._broker is None or not self._broker.may_reach(device, way):
+            return None
+        if not self._broker.has_heard(way):
+            await asyncio.sleep(STRANGER_SECONDS)
+        return self._broker
+
+    async def _note(self, command: Command, given: Given) -> None:
+        """Say how far a command got, for as long as it takes: it is a fact."""
+        while True:
+            try:
+                return await self._control.note(command, given, via=self._via)
+            except Unavailable as error:
+                if self._throttle("note") is not None:
+                    log.warning("that command %s is %s is not noted yet: %s", command.id, given, error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _wait(self, device: str, seconds: float) -> None:
+        """Wait before a command that came back is given again, unless the device is heard of first."""
+        self._returned[device] = heard = asyncio.Event()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await heard.wait()
+        finally:
+            del self._returned[device]

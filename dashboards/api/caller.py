@@ -1,0 +1,38 @@
+"""Who makes a request, and whether their role and the scopes of their token let them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import Depends, Request
+from fastapi.security import APIKeyCookie, HTTPBearer
+
+from dashboards.access import cookies, identity
+from dashboards.visitor import NotAllowed, Visitor, visitor_of
+from isotherm.accounts.api_tokens import SCOPES
+
+SCHEMES = [
+    Depends(HTTPBearer(auto_error=False, description="A token: isotherm tokens create USER --scope read")),
+    Depends(APIKeyCookie(name=cookies.SESSION, auto_error=False, description="The session of who is logged in.")),
+]
+"""What the description says of them; the guard has looked at them before."""
+
+
+def may(scope: str) -> Any:
+    """Return what lets a route be used by who has a scope, and gives it the Visitor: ``Annotated[Visitor, may(…)]``."""
+    return Depends(_check(scope))
+
+
+def _check(scope: str) -> Callable[[Request], Visitor]:
+    least = SCOPES[scope]
+
+    def check(request: Request) -> Visitor:
+        visitor = visitor_of(request.headers)
+        scopes = identity.scopes(request.headers)
+        if scopes is not None and scope not in scopes:
+            raise NotAllowed(f"this token may not do that: it has the scopes {' '.join(sorted(scopes))}, not {scope}")
+        visitor.must(least, f"do what the scope {scope} is for")
+        return visitor
+
+    return check

@@ -1,0 +1,136 @@
+"""How a refusal is said: ``application/problem+json`` (RFC 9457), with the field, its value and the rule where there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
+
+from dashboards.visitor import NotAllowed
+from isotherm.errors import BadField, SettingsError, Throttled, Unauthorized, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 5
+_MAX_VALUE_CHARS = 200
+
+
+class Fault(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    value: Any = None
+    rule: str
+
+
+class Problem(BaseModel):
+    """Why a request was refused (RFC 9457); nothing of it was done."""
+
+    title: str
+    status: int
+    detail: str
+    errors: list[Fault] = []
+
+
+class NotFound(SettingsError):
+    """There is no such resource."""
+
+
+class Conflict(SettingsError):
+    """The resource is not as the request supposes.
+
+    Attributes:
+        status: 409, or 412 for a condition in its headers.
+    """
+
+    def __init__(self, text: str, status: int = HTTPStatus.CONFLICT) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def body(status: int, detail: str, errors: Sequence[Fault] = ()) -> bytes:
+    """Return a problem as JSON."""
+    problem: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    if errors:
+        problem["errors"] = [one.model_dump() for one in errors]
+    return msgspec.json.encode(problem)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a problem, in one piece."""
+    found = Problem.model_json_schema()
+    del found["$defs"]
+    found["properties"]["errors"]["items"] = Fault.model_json_schema()
+    return found
+
+
+def answer(status: int, detail: str, errors: Sequence[Fault] = (), headers: Mapping[str, str] | None = None) -> Response:
+    """Return a problem as an answer."""
+    return Response(body(status, detail, errors), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Let an app say every refusal so."""
+
+    async def refused(_: Request, error: Exception) -> Response:
+        return _said(error)
+
+    async def failed(_: Request, error: Exception) -> Response:
+        return answer(500, "this is an error of ours, and its details are in the log of the web process")
+
+    async def not_allowed(request: Request, error: Exception) -> Response:
+        # Starlette names the methods of the first route that has the address; others may have it, too.
+        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        matching = (one for template, one in app.openapi()["paths"].items() if compile_path(template)[0].match(path))
+        allowed = {method.upper() for one in matching for method in one}
+        return answer(405, f"{request.method} is not for this address", headers={"allow": ", ".join(sorted(allowed))})
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        faults = [_fault(one) for one in error.errors()]
+        return answer(422, "; ".join(f"{one.field}: {one.rule}" for one in faults[:3]), faults)
+
+    for kind in (SettingsError, Unauthorized, Unavailable, NotAllowed, HTTPException):
+        app.add_exception_handler(kind, refused)
+    app.add_exception_handler(Exception, failed)
+    app.add_exception_handler(HTTPStatus.METHOD_NOT_ALLOWED, not_allowed)
+    app.add_exception_handler(RequestValidationError, invalid)
+
+
+def _said(error: Exception) -> Response:
+    match error:
+        case BadField():
+            return answer(422, str(error), [Fault(field=error.field, rule=error.expected)])
+        case NotFound():
+            return answer(404, str(error))
+        case Conflict():
+            return answer(error.status, str(error))
+        case SettingsError():
+            return answer(422, str(error))
+        case NotAllowed():
+            return answer(403, str(error))
+        case Throttled():
+            return answer(429, str(error), headers={"retry-after": str(error.seconds)})
+        case Unauthorized():
+            return answer(401, str(error), headers={"www-authenticate": "Bearer"})
+        case Unavailable():
+            return answer(503, f"{error}; try again in a few seconds", headers={"retry-after": str(RETRY_SECONDS)})
+        case HTTPException():
+            return answer(error.status_code, str(error.detail), headers=error.headers)
+        case _:
+            raise error
+
+
+def _fault(error: Mapping[str, Any]) -> Fault:
+    """Return what pydantic found; values are shown as far as they are short, and never whole objects."""
+    value = error.get("input")
+    shown = value if isinstance(value, (str, int, bool, type(None))) else None
+    if isinstance(shown, str):
+        shown = shown[:_MAX_VALUE_CHARS].encode("utf-8", "replace").decode()
+    return Fault(field=".".join(map(str, error["loc"][1:])) or str(error["loc"][0]), value=shown, rule=error["msg"])

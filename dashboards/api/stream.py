@@ -1,0 +1,199 @@
+"""Readings as they come, over Server-Sent Events, and after a lost connection from where it was lost.
+
+An event's id says how far each series was read (`isotherm.store.reader.Cursor`): what arrived after it, late readings
+included, is what a client gets that shows it as Last-Event-ID, from whichever web process, also after a restart. The store
+is the queue: a client that reads slowly is sent larger events, less often.
+
+Source: HTML Living Standard, 9.2 Server-sent events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Annotated
+from weakref import WeakSet
+
+import msgspec
+import numpy as np
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from numpy.typing import NDArray
+
+from dashboards.api.caller import may
+from dashboards.api.series import Names
+from dashboards.downloads import checked_series
+from dashboards.feed import Feed
+from dashboards.visitor import Visitor
+from dashboards.window import Change
+from isotherm.clock import now_us
+from isotherm.errors import BadField, Unavailable
+from isotherm.store.layout import LATENESS, POINT, RAW
+from isotherm.store.reader import Cursor, Reader
+
+EVENT_STREAM = "text/event-stream"
+
+KEEPALIVE_SECONDS = 15.0
+"""A comment is sent when there was nothing else for so long: proxies close what is silent."""
+
+STREAM_SECONDS = 900.0
+"""After which the client has to ask again, as EventSource does by itself: a token may have been revoked."""
+
+BEAT_SECONDS = 0.2
+"""Readings that come within it are one event."""
+
+MAX_ID_CHARS = 4_000
+
+_open: WeakSet[Follower] = WeakSet()
+
+MayRead = Annotated[Visitor, may("series:read")]
+
+
+def router(feed: Feed, reader: Reader) -> APIRouter:
+    """Return the route."""
+    routes = APIRouter(tags=["series"])
+
+    @routes.get("/stream", response_class=StreamingResponse, responses={200: {"content": {EVENT_STREAM: {}}}})
+    async def stream(
+        request: Request,
+        _: MayRead,
+        series: Names,
+        last_event_id: Annotated[str, Header(max_length=MAX_ID_CHARS, description="`id` of the last event seen.")] = "",
+        after: Annotated[str, Query(max_length=MAX_ID_CHARS, description="The same, for who cannot send headers.")] = "",
+    ) -> Response:
+        """Follow series: an event for the readings that have come, in columns: `time` in µs since the epoch, and `value`.
+
+        Without an id it begins with the readings that come from now on. With one it goes on after it, if that is less than
+        two hours ago; when it is more, what is older is in `/series`.
+        """
+        names = checked_series(series)
+        cursors = parse_id(last_event_id or after, names)
+        if not cursors:
+            cursors = {
+                name: cursor for name, (_, cursor) in (await reader.tails(dict.fromkeys(names), now_us() - LATENESS)).items()
+            }
+        follower = Follower(feed, reader, cursors)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(follower.events(), media_type=EVENT_STREAM, headers=headers)
+
+    return routes
+
+
+def end_all() -> None:
+    """End the streams of this process; their clients go on elsewhere, or later."""
+    for follower in _open:
+        follower.end()
+
+
+class Follower:
+    """One client: is woken by the feed, and reads on from its own cursors."""
+
+    def __init__(self, feed: Feed, reader: Reader, cursors: Mapping[str, Cursor | None]) -> None:
+        self._feed = feed
+        self._reader = reader
+        self._cursors = dict(cursors)
+        self._woken = asyncio.Event()
+        self._is_ended = False
+        _open.add(self)
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Yield events until STREAM_SECONDS have passed."""
+        until = time.monotonic() + STREAM_SECONDS
+        for name in self._cursors:
+            self._feed.watch_series(name, self)
+        try:
+            yield f"retry: 1000\nid: {event_id(self._cursors)}\n\n".encode()
+            while time.monotonic() < until and not self._is_ended:
+                self._woken.clear()
+                try:
+                    found = await self._reader.tails(self._cursors, _since(self._cursors))
+                except Unavailable:
+                    yield b": the store does not answer; this goes on by itself\n\n"
+                    found = {}
+                if any(len(points) for points, _ in found.values()):
+                    self._cursors = {name: cursor for name, (_, cursor) in found.items()}
+                    yield _event(self._cursors, {name: points for name, (points, _) in found.items() if len(points)})
+                    await asyncio.sleep(BEAT_SECONDS)
+                elif not await self._news():
+                    yield b": \n\n"
+        finally:
+            self._feed.release(self)
+
+    def end(self) -> None:
+        """Say nothing more."""
+        self._is_ended = True
+        self._woken.set()
+
+    def window_changed(self, change: Change) -> None:
+        """Look what has come."""
+        self._woken.set()
+
+    def store_changed(self, problem: str | None) -> None:
+        """Look whether it can be read."""
+        self._woken.set()
+
+    def is_behind(self) -> bool:
+        """Never: it reads when it can send."""
+        return False
+
+    async def _news(self) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KEEPALIVE_SECONDS):
+                return await self._woken.wait()
+        return False
+
+
+def event_id(cursors: Mapping[str, Cursor | None]) -> str:
+    """Return the id of an event: of each series ``chunk:bytes,…``, in the order of the request.
+
+    >>> event_id({"a/t": Cursor(((7, 32), (8, 0))), "b/t": Cursor(())})
+    '7:32,8:0;'
+    """
+    return ";".join(
+        ",".join(f"{chunk}:{read}" for chunk, read in cursor.read) if cursor else "" for cursor in cursors.values()
+    )
+
+
+def parse_id(text: str, names: Sequence[str]) -> dict[str, Cursor | None]:
+    """Return the cursors that an id stands for; none for an empty one.
+
+    Raises:
+        BadField: it is none of these series'.
+
+    >>> parse_id("7:32,8:0;", ["a/t", "b/t"])
+    {'a/t': Cursor(read=((7, 32), (8, 0))), 'b/t': Cursor(read=())}
+    """
+    if not text:
+        return {}
+    parts = text.split(";")
+    try:
+        if len(parts) != len(names):
+            raise ValueError("another number of series")
+        places = [Cursor(tuple(map(_chunk, part.split(","))) if part else ()) for part in parts]
+    except ValueError as error:
+        said = f"this id is of no event of these series: {error}"
+        raise BadField("Last-Event-ID", said, "`id` of an event, as it was") from error
+    return dict(zip(names, places, strict=True))
+
+
+def _chunk(text: str) -> tuple[int, int]:
+    number, _, read = text.partition(":")
+    if not (number.isascii() and number.isdigit() and read.isascii() and read.isdigit() and len(text) <= 30):
+        raise ValueError(f"{text[:40]!r} is no place in a chunk")
+    if int(number) > now_us() // RAW.chunk + 2 or int(read) % POINT.itemsize:
+        raise ValueError(f"{text!r} is in the future, or inside of a reading")
+    return int(number), int(read)
+
+
+def _since(cursors: Mapping[str, Cursor | None]) -> int:
+    """Return a time before which nothing is unread, µs: the oldest chunk that some cursor knows, while points are kept."""
+    oldest = now_us() - RAW.retention - RAW.chunk
+    known = [chunk for cursor in cursors.values() if cursor is not None for chunk, _ in cursor.read]
+    return max(min(known, default=0) * RAW.chunk, oldest)
+
+
+def _event(cursors: Mapping[str, Cursor | None], found: Mapping[str, NDArray[np.void]]) -> bytes:
+    data = {name: {"time": points["time"].tolist(), "value": points["value"].tolist()} for name, points in found.items()}
+    return b"id: " + event_id(cursors).encode() + b"\nevent: readings\ndata: " + msgspec.json.encode(data) + b"\n\n"

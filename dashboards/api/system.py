@@ -1,0 +1,121 @@
+"""The platform itself: whether the ledger adds up, how the analytics are doing, and what has happened."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from dashboards.api.answers import sent
+from dashboards.api.caller import may
+from dashboards.pipeline import PipelineSource
+from dashboards.visitor import Visitor
+from isotherm import ledger
+from isotherm.analytics import Analytics
+from isotherm.clock import iso
+from isotherm.store.client import Client
+from isotherm.store.events import EventLog
+
+MayRead = Annotated[Visitor, may("system:read")]
+
+
+class Line(BaseModel):
+    """Readings: received = accepted + rejected, and accepted = stored + duplicates + in_flight + lost."""
+
+    received: int
+    accepted: int
+    rejected: int
+    stored: int
+    duplicates: int
+    in_flight: int
+    lost: int
+    skewed: int = Field(description="Of the accepted, those from a clock that is ahead.")
+    reasons: dict[str, int] = Field(description="Why readings were rejected.")
+
+
+class Ledger(BaseModel):
+    """The ledger, of each connector and in all."""
+
+    connectors: dict[str, Line]
+    total: Line
+
+
+class Analytic(BaseModel):
+    """How one process of an analytic is doing."""
+
+    name: str
+    instance: str
+    state: str
+    topic: str
+    partitions: list[int]
+    lag: int
+    packs_per_second: float
+    readings_per_second: float
+    us_per_reading: float
+    errors: int
+    problem: str
+
+
+class AnalyticList(BaseModel):
+    """The analytics that run, or should."""
+
+    items: list[Analytic]
+
+
+class EventList(BaseModel):
+    """Events, newest first, as the topic `events` has them. Times in µs since the epoch."""
+
+    items: list[dict[str, Any]]
+
+
+def router(redis: Client, figures: PipelineSource, events: EventLog) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(tags=["system"])
+    analytics = Analytics(redis)
+
+    @routes.get("/ledger", response_model=Ledger)
+    async def get_ledger(request: Request, _: MayRead) -> Response:
+        """Return the ledger."""
+        found = await figures.read()
+        lines = {name: _line(one) for name, one in found.ledger.connectors.items()}
+        return sent(request, Ledger(connectors=lines, total=_line(found.total)))
+
+    @routes.get("/analytics", response_model=AnalyticList)
+    async def list_analytics(request: Request, _: MayRead) -> Response:
+        """List the processes of analytics, by name."""
+        found = [
+            Analytic(
+                name=one.name,
+                instance=one.instance,
+                state=one.state,
+                topic=one.topic,
+                partitions=list(one.partitions),
+                lag=one.lag,
+                packs_per_second=one.packs,
+                readings_per_second=one.readings,
+                us_per_reading=one.us_per_reading,
+                errors=one.errors,
+                problem=one.problem,
+            )
+            for one in await analytics.running()
+        ]
+        return sent(request, AnalyticList(items=found))
+
+    @routes.get("/events", response_model=EventList)
+    async def list_events(
+        request: Request,
+        _: MayRead,
+        device: Annotated[str, Query(max_length=128, description="Of this device only.")] = "",
+        limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+    ) -> Response:
+        """List the newest events: alarms, devices online and offline, what people did."""
+        found = await events.newest(limit, device=device)
+        return sent(request, EventList(items=[{**msgspec.to_builtins(one), "at": iso(one.time)} for one in found]))
+
+    return routes
+
+
+def _line(line: ledger.Line) -> Line:
+    return Line(**{name: getattr(line, name) for name in ledger.COLUMNS}, reasons=dict(line.reasons))

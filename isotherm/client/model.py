@@ -1,0 +1,264 @@
+"""What the API's answers hold. Fields that a newer platform adds are passed over.
+
+Times are `datetime` in UTC. Readings, rows and events, of which there are many, have µs since the epoch; spans are µs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from isotherm.events import Severity
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Item = TypeVar("Item")
+
+
+class Page(msgspec.Struct, Generic[Item], frozen=True):
+    """Some items of a list, and where the next ones begin: None on the last page."""
+
+    items: list[Item]
+    next: str | None = None
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A device.
+
+    Attributes:
+        name: What it is known by.
+        created: When it was first seen or added.
+        type: What kind of device it is.
+        is_gateway: Whether it may speak for its children.
+        gateway: The gateway that speaks for it, or empty.
+        labels: Words, and ``key=value``.
+        tokens: How many tokens of it are valid.
+        etag: By which it can be changed as it was seen; empty in a list.
+    """
+
+    name: str
+    created: datetime
+    type: str = ""
+    is_gateway: bool = False
+    gateway: str = ""
+    labels: frozenset[str] = frozenset()
+    tokens: int = 0
+    etag: str = ""
+
+
+class Attribute(msgspec.Struct, frozen=True):
+    """A text that a device has reported."""
+
+    name: str
+    value: str
+    time: datetime
+
+
+class Attributes(msgspec.Struct, frozen=True):
+    """The texts that a device has reported, ascending by name."""
+
+    reported: list[Attribute]
+
+
+class Latest(msgspec.Struct, frozen=True):
+    """The newest value of a series.
+
+    Attributes:
+        series: ``device/metric``.
+        device, metric: The same, apart.
+        value: None when it is not finite.
+        unit: RFC 8428 §12.1, or empty.
+        time: The device's.
+        received_at: The platform's.
+    """
+
+    series: str
+    device: str
+    metric: str
+    value: float | None
+    unit: str
+    time: datetime
+    received_at: datetime
+
+
+class Reading(NamedTuple):
+    """A sample as it came: its series, the device's time in µs since the epoch, and its value."""
+
+    series: str
+    time: int
+    value: float
+
+    @property
+    def at(self) -> datetime:
+        """Its time, UTC."""
+        return moment(self.time)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What was measured in ``width`` µs from ``time``, µs since the epoch; a width of 0 is a single reading.
+
+    Values are None where they are infinite.
+    """
+
+    time: int
+    width: int
+    count: int
+    mean: float | None
+    min: float | None
+    max: float | None
+    last: float | None
+
+    @property
+    def at(self) -> datetime:
+        """Its begin, UTC."""
+        return moment(self.time)
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """Rows of a series in columns of one length, ascending by time; iterate over them as `Row`."""
+
+    unit: str
+    time: list[int]
+    width: list[int]
+    count: list[int]
+    mean: list[float | None]
+    min: list[float | None]
+    max: list[float | None]
+    last: list[float | None]
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(Row, self.time, self.width, self.count, self.mean, self.min, self.max, self.last)
+
+    def numpy(self) -> dict[str, NDArray[Any]]:
+        """Return the columns as arrays, shape (n,): time datetime64[us], width and count int64, others float64 with NaN."""
+        import numpy as np
+
+        kinds: dict[str, type[np.generic] | str] = {"time": "datetime64[us]", "width": np.int64, "count": np.int64}
+        return {name: np.array(getattr(self, name), dtype=kinds.get(name, np.float64)) for name in Row.__struct_fields__}
+
+
+class Series(msgspec.Struct, frozen=True):
+    """Series over a range of time."""
+
+    series: dict[str, Rows]
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Who has seen an alarm, or shelved it, when, and until when."""
+
+    by: str
+    time: datetime
+    note: str = ""
+    until: datetime | None = None
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """An alarm.
+
+    Attributes:
+        key: ``rule/device`` or ``rule/device/metric``.
+        rule, device, metric, severity, message: What is wrong, where, and how bad that is.
+        value, unit: Of the reading that it came from, where there is one.
+        since: When it was raised, µs since the epoch; with ``key`` it names this occurrence.
+        raised, cleared: The same, and when it was over; None while it is not.
+        times: How often it was raised in this occurrence.
+        acknowledged, shelved: By whom.
+    """
+
+    key: str
+    rule: str
+    device: str
+    metric: str
+    severity: str
+    message: str
+    value: float | None
+    unit: str
+    since: int
+    raised: datetime
+    cleared: datetime | None
+    times: int
+    acknowledged: Mark | None = None
+    shelved: Mark | None = None
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A rule: when an alarm is raised. See `isotherm.rules.Rule` for each field; spans of time are µs.
+
+    Attributes:
+        etag: By which it can be changed as it was seen; empty in a list, and of a new one.
+    """
+
+    id: str
+    kind: Literal["threshold", "rate", "silence", "expression"]
+    name: str = ""
+    metric: str = ""
+    devices: str = "*"
+    label: str = ""
+    type: str = ""
+    severity: Severity = "warning"
+    above: float | None = None
+    below: float | None = None
+    clear_above: float | None = None
+    clear_below: float | None = None
+    hysteresis: float | None = None
+    window: int = 0
+    per: Literal["second", "minute", "hour"] | None = None
+    silence: int = 0
+    expression: str = ""
+    hold: int = 0
+    clear_after: int = 0
+    message: str = ""
+    enabled: bool = True
+    etag: str = ""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """Readings: received = accepted + rejected, and accepted = stored + duplicates + in_flight + lost."""
+
+    received: int
+    accepted: int
+    rejected: int
+    stored: int
+    duplicates: int
+    in_flight: int
+    lost: int
+    skewed: int
+    reasons: dict[str, int]
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """The ledger, of each connector and in all."""
+
+    connectors: dict[str, Line]
+    total: Line
+
+
+class Analytic(msgspec.Struct, frozen=True):
+    """How one process of an analytic is doing; lag in readings' packs."""
+
+    name: str
+    instance: str
+    state: str
+    topic: str
+    partitions: list[int]
+    lag: int
+    packs_per_second: float
+    readings_per_second: float
+    us_per_reading: float
+    errors: int
+    problem: str
+
+
+def moment(time: int) -> datetime:
+    """Return a time, µs since the epoch, as a datetime in UTC."""
+    return _EPOCH + timedelta(microseconds=time)

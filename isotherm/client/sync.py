@@ -1,0 +1,214 @@
+"""The client that blocks."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Generic, ParamSpec, Self, TypeVar, overload
+
+import httpx2
+
+from isotherm.client import operations
+from isotherm.client.errors import ClientError, Unavailable
+from isotherm.client.exchange import Answer, Listing, NoAnswer, Request, Steps, Wait, attempted, check
+from isotherm.client.following import MAX_EVENT_BYTES, SILENCE_SECONDS, Following
+from isotherm.client.model import Reading
+from isotherm.client.wire import DEFAULT_URL, PATIENCE_SECONDS, STREAM_PATIENCE_SECONDS, TIMEOUT_SECONDS, Wire
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Call(Generic[P, T]):
+    """An operation as a method."""
+
+    def __init__(self, operation: Callable[P, Steps[T]]) -> None:
+        self._operation = operation
+
+    @overload
+    def __get__(self, client: None, owner: object) -> Callable[P, Steps[T]]: ...
+
+    @overload
+    def __get__(self, client: Client, owner: object) -> Callable[P, T]: ...
+
+    def __get__(self, client: Client | None, owner: object) -> Callable[P, Steps[T]] | Callable[P, T]:
+        operation = self._operation
+        return operation if client is None else lambda *a, **k: client.run(operation(*a, **k))
+
+
+class _List(Generic[P, T]):
+    """A list as a method: an iterator, which asks for a page when it needs it."""
+
+    def __init__(self, operation: Callable[P, Listing[T]]) -> None:
+        self._operation = operation
+
+    @overload
+    def __get__(self, client: None, owner: object) -> Callable[P, Listing[T]]: ...
+
+    @overload
+    def __get__(self, client: Client, owner: object) -> Callable[P, Iterator[T]]: ...
+
+    def __get__(self, client: Client | None, owner: object) -> Callable[P, Listing[T]] | Callable[P, Iterator[T]]:
+        operation = self._operation
+        return operation if client is None else lambda *a, **k: client.items(operation(*a, **k))
+
+
+class Client:
+    """The REST API; threads may share one. Each method has its arguments and errors from `isotherm.client.operations`."""
+
+    devices = _List(operations.devices.devices)
+    device = _Call(operations.devices.device)
+    create_device = _Call(operations.devices.create_device)
+    update_device = _Call(operations.devices.update_device)
+    label_device = _Call(operations.devices.label_device)
+    delete_device = _Call(operations.devices.delete_device)
+    create_device_token = _Call(operations.devices.create_device_token)
+    revoke_device_tokens = _Call(operations.devices.revoke_device_tokens)
+    attributes = _Call(operations.devices.attributes)
+    latest = _List(operations.series.latest)
+    series = _Call(operations.series.series)
+    table = _Call(operations.series.table)
+    alarms = _List(operations.alarms.alarms)
+    acknowledge = _Call(operations.alarms.acknowledge)
+    shelve = _Call(operations.alarms.shelve)
+    unshelve = _Call(operations.alarms.unshelve)
+    rules = _List(operations.rules.rules)
+    broken_rules = _Call(operations.rules.broken_rules)
+    rule = _Call(operations.rules.rule)
+    create_rule = _Call(operations.rules.create_rule)
+    update_rule = _Call(operations.rules.update_rule)
+    delete_rule = _Call(operations.rules.delete_rule)
+    ledger = _Call(operations.system.ledger)
+    analytics = _Call(operations.system.analytics)
+    events = _Call(operations.system.events)
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        patience: float = PATIENCE_SECONDS,
+        verify: ssl.SSLContext | bool = True,
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            url: Of the pages.
+            token: ``iso_…``, from ``isotherm tokens create``; none where nobody logs in.
+            timeout: How long the platform may be silent, s.
+            patience: How long a request that may be sent again waits for the platform in all, s; 0 never.
+            verify: A context with the certificates to trust, where they are not the usual ones.
+
+        Raises:
+            ValueError: the URL is none.
+        """
+        self._wire = Wire(url, token, timeout)
+        self._patience = patience
+        self._http = httpx2.Client(**self._wire.options, verify=verify)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def stream(self, names: str | Sequence[str], *, after: str = "", patience: float = STREAM_PATIENCE_SECONDS) -> Stream:
+        """Follow series live, each reading once, late ones too, over lost connections for up to two hours.
+
+        Args:
+            names: ``device/metric``, one or several.
+            after: `Stream.position` of an earlier one, to go on there; by default it begins with what comes from now on.
+            patience: How long the platform may be away before Unavailable is raised, s.
+
+        Raises:
+            ClientError: while it is iterated over.
+        """
+        return Stream(self, self._http, self._wire, Following(operations.series.names_of(names), after, patience))
+
+    def run(self, steps: Steps[T]) -> T:
+        """Go through the steps of an operation."""
+        moves = attempted(steps, self._patience)
+        answer: Answer | NoAnswer | None = None
+        try:
+            while True:
+                move = moves.send(answer)
+                answer = self._do(move)
+        except StopIteration as done:
+            found: T = done.value
+            return found
+
+    def items(self, listing: Listing[T]) -> Iterator[T]:
+        """Go through a list, page by page."""
+        cursor: str | None = ""
+        while cursor is not None:
+            page = self.run(listing.page(cursor))
+            yield from page.items
+            cursor = page.next
+
+    def _do(self, move: Request | Wait) -> Answer | NoAnswer | None:
+        if isinstance(move, Wait):
+            time.sleep(move.seconds)
+            return None
+        try:
+            return self._wire.answer(self._http.request(**self._wire.arguments(move)))
+        except httpx2.RequestError as error:
+            return self._wire.no_answer(error)
+
+
+class Stream:
+    """Readings as they come; close it, or use it as a context manager, to end it before the program does."""
+
+    def __init__(self, client: Client, http: httpx2.Client, wire: Wire, following: Following) -> None:
+        self._client = client  # which is to live as long
+        self._http = http
+        self._wire = wire
+        self._following = following
+        self._readings = self._all()
+
+    @property
+    def position(self) -> str:
+        """Up to where all readings were handed over, for ``after`` of another stream within two hours."""
+        return self._following.position
+
+    def __iter__(self) -> Iterator[Reading]:
+        return self
+
+    def __next__(self) -> Reading:
+        return next(self._readings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it."""
+        self._readings.close()
+
+    def _all(self) -> Generator[Reading, None, None]:
+        while True:
+            error: ClientError | None = None
+            try:
+                yield from self._connection()
+            except httpx2.RequestError as lost:
+                error = Unavailable(self._wire.no_answer(lost).why)
+            except ClientError as refused:
+                error = refused
+            time.sleep(self._following.lost(error))
+
+    def _connection(self) -> Iterator[Reading]:
+        arguments = self._wire.arguments(self._following.request(), silence=SILENCE_SECONDS)
+        with self._http.stream(**arguments) as response:
+            if response.status_code != httpx2.codes.OK:
+                response.read()
+                check(self._wire.answer(response))
+            self._following.opened(self._wire.head(response))
+            for event in httpx2.EventSource(response, MAX_EVENT_BYTES):
+                yield from self._following.readings(event)

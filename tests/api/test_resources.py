@@ -1,0 +1,217 @@
+"""What the API says and does: devices, series, alarms, rules, the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from isotherm.clock import iso, now_us
+from isotherm.limits import HOUR, MINUTE
+from isotherm.registry import Registry
+from isotherm.settings import Settings
+from isotherm.store import client as stores
+from tests.api.conftest import HOT, Login
+from tests.dashboards.stack import Web
+from tests.dashboards.test_access import kernel
+
+pytestmark = pytest.mark.servers
+
+
+def last_hour() -> str:
+    now = now_us()
+    return f"start={iso(now - HOUR)}&end={iso(now + MINUTE)}"
+
+
+async def test_a_device_is_registered_seen_changed_and_forgotten(login: Login, settings: Settings) -> None:
+    anna = await login("anna", "read", "write")
+    new = await anna.put("/devices/pump-7", {"type": "pump", "labels": ["floor=2", "wet"]})
+    assert new.status == 201
+    assert new.json["labels"] == ["floor=2", "wet"]
+    seen = await anna.get("/devices/pump-7")
+    assert seen.json == new.json
+    assert (await anna.get("/devices/pump-7", if_none_match=seen.headers["etag"])).status == 304
+    changed = await anna.put("/devices/pump-7", {"type": "pump", "labels": ["floor=3"]}, if_match=seen.headers["etag"])
+    assert (changed.status, changed.json["labels"]) == (200, ["floor=3"])
+    stale = await anna.put("/devices/pump-7", {"labels": ["floor=4"]}, if_match=seen.headers["etag"])
+    assert stale.status == 412
+    assert "read it again" in stale.detail
+    assert (await anna.put("/devices/pump-7", {}, if_none_match="*")).status == 412
+    token = await anna.post("/devices/pump-7/tokens")
+    assert token.status == 201
+    async with stores.connected(settings) as redis:
+        found = await Registry(redis).by_token(token.json["token"])
+        assert found is not None
+        assert (found.name, found.labels) == ("pump-7", frozenset({"floor=3"}))
+        assert (await anna.delete("/devices/pump-7/tokens")).status == 204
+        assert await Registry(redis).by_token(token.json["token"]) is None
+    assert (await anna.delete("/devices/pump-7")).status == 204
+    assert (await anna.get("/devices/pump-7")).status == 404
+    async with kernel(settings) as accounts:
+        done = [entry.what for entry in await accounts.audit.read() if entry.target == "pump-7"]
+    assert set(done) == {"add device", "change device", "new device token", "revoke device tokens", "remove device"}
+
+
+@pytest.mark.parametrize(
+    ("form", "field", "value"),
+    [
+        ({"typ": "pump"}, "typ", "pump"),
+        ({"is_gateway": "yes"}, "is_gateway", "yes"),
+        ({"labels": ["floor=2", "floor=3"]}, "labels", None),
+        ({"labels": "wet"}, "labels", "wet"),
+    ],
+)
+async def test_a_field_that_is_wrong_is_named_with_its_value_and_nothing_is_done(
+    login: Login, form: dict[str, object], field: str, value: object
+) -> None:
+    anna = await login("anna", "read", "write")
+    refused = await anna.put("/devices/never", form)
+    assert refused.status == 422
+    [fault] = refused.json["errors"]
+    assert (fault["field"], fault["value"]) == (field, value)
+    assert fault["rule"]
+    assert (await anna.get("/devices/never")).status == 404
+
+
+async def test_a_long_list_comes_in_pages_that_leave_nothing_out(login: Login) -> None:
+    anna = await login("anna", "read", "write")
+    for number in range(7):
+        await anna.put(f"/devices/row-{number}", {"labels": ["row"]})
+    seen, cursor = [], ""
+    while True:
+        page = (await anna.get(f"/devices?label=row&limit=3&cursor={cursor}")).json
+        seen += [one["name"] for one in page["items"]]
+        if len(seen) == 3:
+            await anna.delete("/devices/row-0")  # what is behind the cursor does not move what is before it
+        if page["next"] is None:
+            break
+        cursor = page["next"]
+    assert seen == [f"row-{number}" for number in range(7)]
+    assert (await anna.get("/devices?cursor=nonsense!")).status == 422
+    assert [one["name"] for one in (await anna.get("/devices?name=row-[12]")).json["items"]] == ["row-1", "row-2"]
+
+
+async def test_series_come_as_json_csv_and_arrow_and_say_the_same(login: Login) -> None:
+    vera = await login("vera", "read")
+    path = f"/series?series=room-2/temperature&series=room-3/temperature&{last_hour()}"
+    rows = (await vera.get(path)).json["series"]
+    assert list(rows) == ["room-2/temperature", "room-3/temperature"]
+    assert rows["room-2/temperature"]["unit"] == "Cel"
+    values = rows["room-2/temperature"]["mean"]
+    assert len(values) == 60
+    table = pa.ipc.open_stream((await vera.get(path, accept="application/vnd.apache.arrow.stream")).body).read_all()
+    first = table.filter(pc.equal(table["series"], "room-2/temperature"))
+    assert first["mean"].to_pylist() == values
+    assert first["time"].cast(pa.int64()).to_pylist() == rows["room-2/temperature"]["time"]
+    text = (await vera.get(path, accept="text/csv")).body.decode()
+    listed = list(csv.reader(io.StringIO(text)))
+    assert len(listed) == 61
+    assert [float(row[2]) for row in listed[1:]] == values
+    few = (await vera.get(path + "&points=5")).json["series"]["room-2/temperature"]
+    assert sum(few["count"]) == 60
+    assert len(few["time"]) <= 5
+
+
+async def test_what_is_asked_for_wrongly_is_said(login: Login) -> None:
+    vera = await login("vera", "read")
+    for path, said in (
+        (f"/series?series=room-2&{last_hour()}", "is no series"),
+        ("/series?series=a/b&start=yesterday&end=2026-01-01", "expected a time"),
+        ("/series?series=a/b&start=2026-01-02&end=2026-01-01", "expected an end after the start"),
+        ("/series?series=a/b&start=2026-01-01", "Field required"),
+    ):
+        refused = await vera.get(path)
+        assert refused.status == 422, path
+        assert said in refused.detail
+    assert (await vera.get(f"/series?series=no/where&{last_hour()}")).json["series"]["no/where"]["time"] == []
+
+
+async def test_the_newest_values(login: Login) -> None:
+    vera = await login("vera", "read")
+    items = (await vera.get("/latest?series=room-1/*")).json["items"]
+    assert [(one["series"], one["unit"]) for one in items] == [("room-1/temperature", "Cel")]
+
+
+async def test_an_alarm_is_listed_acknowledged_once_and_shelved(login: Login, settings: Settings) -> None:
+    otto = await login("otto", "read", "write")
+    [alarm] = (await otto.get("/alarms?state=active&device=room-*")).json["items"]
+    assert (alarm["key"], alarm["value"], alarm["acknowledged"]) == (HOT, 35.0, None)
+    form = {"alarms": [{"key": HOT, "since": alarm["since"]}], "note": "on my way"}
+    answers = await asyncio.gather(*(otto.post("/alarms/acknowledge", form, idempotency_key="1") for _ in range(5)))
+    assert {one.status for one in answers} <= {200, 409}
+    again = await otto.post("/alarms/acknowledge", form, idempotency_key="1")
+    assert (again.status, again.headers["idempotency-replayed"]) == (200, "true")
+    other = await otto.post("/alarms/acknowledge", form | {"note": "no"}, idempotency_key="1")
+    assert other.status == 422
+    assert "Idempotency-Key" in other.detail
+    events = (await otto.get("/events?device=room-1")).json["items"]
+    assert [one["kind"] for one in events].count("alarm.acknowledged") == 1
+    [seen] = (await otto.get("/alarms")).json["items"]
+    assert (seen["acknowledged"]["by"], seen["acknowledged"]["note"]) == ("otto", "on my way")
+    assert (await otto.post("/alarms/shelve", {"key": HOT, "seconds": 60})).status == 200
+    assert len((await otto.get("/alarms?state=shelved")).json["items"]) == 1
+    assert (await otto.post("/alarms/unshelve", {"key": HOT})).status == 200
+    unknown = {"alarms": [{"key": "hot/nobody/t", "since": 1}]}
+    assert (await otto.post("/alarms/acknowledge", unknown)).status == 404
+
+
+async def test_a_rule_is_kept_changed_as_it_was_seen_and_removed(login: Login) -> None:
+    otto = await login("otto", "read", "write")
+    rule = {"kind": "threshold", "metric": "humidity", "above": 70.0}
+    kept = await otto.put("/rules/damp", rule)
+    assert (kept.status, kept.json) == (201, {"id": "damp", **rule})
+    seen = await otto.get("/rules/damp")
+    assert (await otto.put("/rules/damp", rule | {"above": 80.0}, if_match=seen.headers["etag"])).status == 200
+    assert (await otto.put("/rules/damp", rule, if_match=seen.headers["etag"])).status == 412
+    assert (await otto.get("/rules/damp")).json["above"] == 80.0
+    for body, field in (({"kind": "threshold"}, "metric"), (rule | {"hold": -1}, "hold"), (rule | {"id": "dry"}, "id")):
+        refused = await otto.put("/rules/damp", body)
+        assert refused.status == 422
+        assert refused.json["errors"][0]["field"] == field
+    assert (await otto.put("/rules/damp", [])).status == 422
+    assert (await otto.delete("/rules/damp")).status == 204
+    assert (await otto.get("/rules/damp")).status == 404
+
+
+async def test_the_ledger_and_the_analytics(login: Login) -> None:
+    vera = await login("vera", "system:read")
+    total = (await vera.get("/ledger")).json["total"]
+    assert total["stored"] == total["accepted"] == 300
+    assert (await vera.get("/analytics")).json == {"items": []}
+
+
+async def test_what_is_too_large_or_too_deep_is_refused_and_the_process_goes_on(login: Login, web: Web) -> None:
+    anna = await login("anna", "read", "write")
+    large = await anna.put("/devices/large", {"type": "x" * 2**20})
+    assert large.status == 413
+    assert "at most 1048576 bytes" in large.detail
+    for path in ("/devices/deep", "/rules/deep"):
+        deep = await anna.send("PUT", path, b'{"kind":' + b"[" * 200_000)
+        assert deep.status in (400, 422), deep.body[:200]
+        assert deep.detail
+    many = "&".join(f"series=room-{number}/temperature" for number in range(5))
+    refused = await anna.get(f"/series?{many}&points=50000&{last_hour()}")
+    assert refused.json["errors"][0]["rule"] == "at most 40000 points"
+    assert (await anna.get("/alarms")).status == 200
+    assert "Traceback" not in web.log
+
+
+async def test_an_error_of_ours_is_said_to_be_one(settings: Settings, login: Login, web: Web) -> None:
+    anna = await login("anna", "read")
+    async with stores.connected(settings) as redis:
+        await redis.hset("iso:{registry}:running", mapping={"broken/1": "no JSON"})
+        failed = await anna.get("/analytics")
+        await redis.hdel("iso:{registry}:running", "broken/1")
+    assert failed.status == 500
+    assert "error of ours" in failed.detail
+
+
+async def test_what_is_not_there_is_a_problem_too(login: Login) -> None:
+    vera = await login("vera", "read")
+    assert (await vera.get("/nowhere")).detail == "Not Found"
+    wrong = await vera.post("/devices/room-1", {})
+    assert (wrong.status, wrong.headers["allow"]) == (405, "DELETE, GET, PUT")

@@ -1,0 +1,42 @@
+"""Commands over TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import pytest
+
+from connectors import tcp
+from tests.connectors.test_tcp import Peer
+from tests.contracts.commands import CommandContract, Conversation, Device
+from tests.support.intake import Bench
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+
+
+class TestTcp(CommandContract):
+    """The contract."""
+
+    @asynccontextmanager
+    async def listening(self, bench: Bench) -> AsyncIterator[Callable[[str], AbstractAsyncContextManager[Device]]]:
+        async with tcp.listening(bench.site) as where:
+            port = int(re.findall(r":(\d+)", where)[0])
+
+            @asynccontextmanager
+            async def come(name: str) -> AsyncIterator[Device]:
+                peer = Peer(*await asyncio.open_connection("127.0.0.1", port))
+                await say(peer, {"hello": {"device": name, "ack": True, "commands": True}})
+                yield Conversation(partial(say, peer), peer.hear)
+                peer.writer.close()
+
+            yield come
+
+
+async def say(peer: Peer, what: object) -> None:
+    """Send a line."""
+    await peer.say(json.dumps(what).encode() + b"\n")
