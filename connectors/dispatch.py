@@ -1,6 +1,6 @@
 """Commands down and replies up: what all protocols have in common.
 
-    table of commands ─ announces ─► Dispatcher ─ claims ─► Outlet.give ─► device
+    commands, configurations ─ announce ─► Dispatcher ─ claims ─► Outlet.give ─► device
                                           │                                  │
                      log ◄─ sent, … ◄─────┴────────────── replied ◄──────────┘
 
@@ -25,9 +25,12 @@ from redis.exceptions import RedisError
 
 from connectors.answers import Answer, error
 from connectors.identity import Doorkeeper, Identity
+from connectors.replies import Reply, reply_of
 from isotherm.clock import now_us
 from isotherm.commands import Command, Control
-from isotherm.commands.command import MAX_ERROR_CHARS, MAX_RESULT_BYTES, is_id
+from isotherm.commands.command import is_id
+from isotherm.configuration import Configurations
+from isotherm.configuration.configuration import version_in
 from isotherm.errors import InvalidReading, Unavailable
 from isotherm.logs import Throttle
 from isotherm.process import end
@@ -74,53 +77,6 @@ class Broker(Outlet, Protocol):
         """Tell whether a device or gateway has come this way before."""
 
 
-class Reply(msgspec.Struct, forbid_unknown_fields=True):
-    """What a device says of a command.
-
-        {"id":"…","result":…}    {"id":"…","error":"…"}    {"id":"…","received":true}
-
-    Attributes:
-        id: Of the command.
-        device: Whose command it was, where a gateway replies for its child.
-        result: What came of it, anything that JSON can say.
-        error: Why it cannot be done.
-        received: Nothing is said but that the device has it.
-    """
-
-    id: str
-    device: str | None = None
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: str | None = None
-    received: bool = False
-
-
-_decode = msgspec.json.Decoder(Reply).decode
-
-
-def _parsed(data: bytes) -> Reply:
-    try:
-        return _decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidReading("malformed", f"{error}; expected a reply such as {{'id':'…','result':…}}") from error
-
-
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
-    reply: msgspec.Raw
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
-
-
-def reply_in(line: bytes) -> bytes | None:
-    """Return the reply that a line or message ``{"reply":{…}}`` holds, or None when it is something else."""
-    if b'"reply"' not in line:
-        return None
-    try:
-        return bytes(_decode_line(line).reply)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-
-
 WHOSE_COMMANDS = error("no_device", "the hello asks for commands and does not say whose: name the device")
 
 
@@ -149,16 +105,20 @@ def payload(command: Command) -> dict[str, object]:
 class Dispatcher:
     """The commands of this process."""
 
-    def __init__(self, control: Control, doorkeeper: Doorkeeper, redis: Client, via: str) -> None:
+    def __init__(
+        self, control: Control, configurations: Configurations, doorkeeper: Doorkeeper, redis: Client, via: str
+    ) -> None:
         """Prepare.
 
         Args:
             control: Where commands are taken up and noted.
+            configurations: Where devices' configurations are.
             doorkeeper: Tells who is whose gateway.
             redis: Announces what is new.
             via: What this connector is called.
         """
         self._broker: Broker | None = None
+        self._configurations = configurations
         self._control = control
         self._doorkeeper = doorkeeper
         self._redis = redis
@@ -167,6 +127,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[str] = set()  # devices whose commands are being taken up
         self._again: set[str] = set()  # those of them that were woken meanwhile
+        self._came: set[str] = set()  # devices that have come, and were not given their configuration since
         self._will_look = False
         self._returned: dict[str, asyncio.Event] = {}  # device → is set when it is heard of
         self._is_stopping = False
@@ -184,6 +145,7 @@ class Dispatcher:
     def enter(self, device: str, outlet: Outlet) -> None:
         """Let commands for a device, and a gateway's children, take a way from now on; of several the last is taken."""
         self._outlets[device].append(outlet)
+        self._came.add(device)
         self.heard(device)
         self._wake(device)
         self._start(self._wake_children(device))
@@ -195,6 +157,7 @@ class Dispatcher:
             ways.remove(outlet)
         if not ways:
             del self._outlets[device]
+            self._came.discard(device)
 
     def set_broker(self, broker: Broker) -> None:
         """Let commands for all devices that have no other way take that of a broker; it is there anew."""
@@ -232,31 +195,35 @@ class Dispatcher:
             InvalidReading: it is none, says too much, or is of no command of a device that the peer may speak for.
             Unavailable: Kafka or the store does not answer.
         """
-        reply = _parsed(data)
-        device = reply.device or identity.device
-        if device is None or not identity.may_name(device):
-            raise InvalidReading("identity", f"a reply for {device!r}, for which the peer may not speak")
-        if reply.error is None and reply.result is msgspec.UNSET and not reply.received:
-            raise InvalidReading("no_value", "a reply has a result, an error, or received")
-        given = b"null" if reply.result is msgspec.UNSET else bytes(reply.result)
-        result = msgspec.json.format(given, indent=-1).decode()
-        if len(result) > MAX_RESULT_BYTES or len(reply.error or "") > MAX_ERROR_CHARS:
-            limits = f"at most {MAX_RESULT_BYTES:,} bytes, or {MAX_ERROR_CHARS:,} characters of an error"
-            raise InvalidReading("too_large", f"the reply to {reply.id[:40]!r}, expected {limits}")
+        device, reply = reply_of(identity, data)
+        if (version := version_in(reply.id)) is not None:
+            await self._report(device, version, reply)
+            return reply.id
         command = await self._control.table.get(device, reply.id) if is_id(reply.id) else None
         if command is None or not command.attempt:
             raise InvalidReading("command", f"{device} was given no command {reply.id[:40]!r}, or long ago")
         if reply.error is not None:
-            await self._control.note(command, "refused", error=reply.error or "the device says no more", via=self._via)
+            await self._control.note(command, "refused", error=reply.error, via=self._via)
         elif reply.result is not msgspec.UNSET:
-            await self._control.note(command, "answered", result=result, via=self._via)
+            await self._control.note(command, "answered", result=bytes(reply.result).decode(), via=self._via)
         else:
             await self._control.note(command, "delivered", via=self._via)
         return reply.id
 
+    async def _report(self, device: str, version: int, reply: Reply) -> None:
+        """Take in what a device says of its configuration."""
+        if reply.error is not None:
+            await self._configurations.note(device, version, "failed", reply.error)
+        elif reply.result is not msgspec.UNSET:
+            await self._configurations.report(device, version, bytes(reply.result))
+        elif reply.progress is not None:
+            await self._configurations.note(device, version, "progress", str(reply.progress))
+        else:
+            await self._configurations.note(device, version, "sent")
+
     async def _listen(self) -> None:
         async with self._redis.pubsub() as pubsub:
-            await pubsub.subscribe(*self._control.table.channels())
+            await pubsub.subscribe(*self._control.table.channels(), *self._configurations.channels())
             looked_at = -math.inf
             while True:
                 if time.monotonic() - looked_at > LISTEN_SECONDS:
@@ -285,7 +252,7 @@ class Dispatcher:
     async def _look(self) -> None:
         """Look for everything that waits: announcements are lost while nobody listens."""
         with suppress(Unavailable):  # whoever listens comes here again
-            for device in await self._control.table.waiting_devices():
+            for device in await self._control.table.waiting_devices() | await self._configurations.due():
                 self._wake(device)
 
     def _hear(self, message: str) -> None:
@@ -308,6 +275,7 @@ class Dispatcher:
             children = await self._doorkeeper.children_of(device)
         except Unavailable:
             return  # everything is looked at when it is back
+        self._came |= children
         for child in children:
             self._wake(child)
 
@@ -330,7 +298,7 @@ class Dispatcher:
         while not self._is_stopping:
             try:
                 outlet = await self._outlet_of(device)
-                command = await self._control.claim(device, self._via) if outlet is not None else None
+                command = await self._next(device) if outlet is not None else None
             except Unavailable as error:
                 if self._throttle("claim") is not None:
                     log.info("commands for %s wait: %s", device, error)  # others say that a server is away
@@ -348,6 +316,14 @@ class Dispatcher:
             if returned:
                 await self._wait(device, BACK_SECONDS[min(returned, len(BACK_SECONDS)) - 1])
 
+    async def _next(self, device: str) -> Command | None:
+        """Take up what comes next for a device: its commands, then its configuration."""
+        command = await self._control.claim(device, self._via)
+        if command is None:
+            command = await self._configurations.claim(device, self._via, is_new=device in self._came)
+            self._came.discard(device)
+        return command
+
     async def _outlet_of(self, device: str) -> Outlet | None:
         """Return the way to a device: its own, its gateway's, or the broker's."""
         if ways := self._outlets.get(device):
@@ -364,9 +340,14 @@ class Dispatcher:
 
     async def _note(self, command: Command, given: Given) -> None:
         """Say how far a command got, for as long as it takes: it is a fact."""
+        version = version_in(command.id)
         while True:
             try:
-                return await self._control.note(command, given, via=self._via)
+                if version is None:
+                    await self._control.note(command, given, via=self._via)
+                else:
+                    await self._configurations.note(command.device, version, "returned" if given == "returned" else "sent")
+                return
             except Unavailable as error:
                 if self._throttle("note") is not None:
                     log.warning("that command %s is %s is not noted yet: %s", command.id, given, error)

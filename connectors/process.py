@@ -19,6 +19,7 @@ from connectors.plugins import function_in
 from connectors.site import Listening, Site
 from isotherm import health, kafka, ledger
 from isotherm.commands import Control
+from isotherm.configuration import Configurations
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.process import end, raise_file_limit, stop_signal
 from isotherm.registry import Registry
@@ -145,7 +146,8 @@ async def _dispatching(
 ) -> AsyncIterator[tuple[Doorkeeper, Dispatcher]]:
     """Bring commands to devices for the length of the block."""
     doorkeeper = Doorkeeper(settings, Registry(redis))
-    dispatcher = Dispatcher(Control(redis, settings.partitions, producer), doorkeeper, redis, instance)
+    control, configurations = Control(redis, settings.partitions, producer), Configurations(redis, settings.partitions)
+    dispatcher = Dispatcher(control, configurations, doorkeeper, redis, instance)
     running = asyncio.create_task(dispatcher.run(), name="dispatch")
     try:
         yield doorkeeper, dispatcher

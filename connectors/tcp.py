@@ -35,13 +35,14 @@ import msgspec
 
 from connectors.answers import Answer, Answers, error
 from connectors.connections import Connection, Connections, served
-from connectors.dispatch import WHOSE_COMMANDS, Given, line, not_kept, reply_in
+from connectors.dispatch import WHOSE_COMMANDS, Given, line, not_kept
 from connectors.formats.catalogue import GRAPHITE, INFLUX, NDJSON, detect
 from connectors.formats.decoded import Decoded
 from connectors.formats.lines import MAX_CHUNK_BYTES, LineFramer
 from connectors.hello import Hello, hello_in
 from connectors.identity import ANYONE, HELLO_SECONDS, RECHECK_SECONDS, Identity
 from connectors.receipt import Receipt
+from connectors.replies import reply_in
 from connectors.site import Site
 from connectors.tls import certified_device
 from isotherm.clock import now_us

@@ -30,11 +30,12 @@ from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 from connectors import metrics
 from connectors.answers import Answer, Answers, error
 from connectors.connections import peer_of
-from connectors.dispatch import WHOSE_COMMANDS, Given, line, not_kept, reply_in
+from connectors.dispatch import WHOSE_COMMANDS, Given, line, not_kept
 from connectors.formats.catalogue import SENML_CBOR, detect_body
 from connectors.formats.decoded import Decoded
 from connectors.hello import hello_in
 from connectors.identity import ANYONE, HELLO_SECONDS, RECHECK_SECONDS, Identity
+from connectors.replies import reply_in
 from connectors.site import Site
 from isotherm.clock import now_us
 from isotherm.commands import Command

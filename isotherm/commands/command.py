@@ -55,6 +55,9 @@ MAX_TIMEOUT = 1 * DAY - 600 * SECOND
 NAME = "[A-Za-z][A-Za-z0-9_.-]*"
 """What a command's name matches; it has at most MAX_NAME_CHARS."""
 
+CONFIGURE = "configure"
+"""The command by which a device is told its configuration; nobody sends it by hand. See `isotherm.configuration`."""
+
 _ID = re.compile(r"[0-9a-z]{1,32}")
 
 
@@ -129,6 +132,9 @@ def new(
             f"{name[:80]!r} is no name of a command",
             f"1 to {MAX_NAME_CHARS} letters, digits and _ . -, the first a letter",
         )
+    if name == CONFIGURE:
+        rule = "another name; a configuration is kept, and given to the device until it has it"
+        raise BadField("name", f"{name!r} is said by the platform alone", rule)
     if not SECOND <= timeout <= MAX_TIMEOUT:
         raise BadField("timeout", f"{timeout / SECOND:g} s", f"1 to {MAX_TIMEOUT // SECOND:,} s")
     encoded = as_json(parameters or {}, "parameters", MAX_PARAMETERS_BYTES)

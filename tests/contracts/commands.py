@@ -13,6 +13,7 @@ import pytest
 
 from connectors import dispatch
 from isotherm.commands import Command, Table, new
+from isotherm.configuration import Configuration, Configurations
 from isotherm.limits import SECOND
 from isotherm.process import end
 from isotherm.store.client import Client
@@ -68,6 +69,9 @@ async def dispatching(redis: Client, **settings: Any) -> AsyncIterator[Bench]:
 
 class CommandContract(ABC):
     """The promises."""
+
+    is_seen_to_come = True
+    """Whether the connector sees that a device has come anew."""
 
     says_delivered = False
     """Whether the protocol itself tells that the device has a command."""
@@ -133,10 +137,66 @@ class CommandContract(ABC):
                 assert await device.reply({"id": sent.id, "device": "child-1", "result": 1}) == ""
                 await state(bench.control.table, sent, "answered")
 
+    async def test_a_device_is_told_its_configuration_and_reports_it(self, bench: Bench) -> None:
+        desired = bench.configurations
+        async with self.listening(bench) as come, come("room-1") as device:
+            await desired.change("room-1", {"interval": 5, "unit": "°C"}, "eve")
+            given = await device.command()
+            assert (given["id"], given["device"], given["name"]) == ("configuration-1", "room-1", "configure")
+            assert given["parameters"] == {"version": 1, "values": {"interval": 5, "unit": "°C"}}
+            await configured(desired, "room-1", "sent")
+            assert await device.reply({"id": given["id"], "progress": 40}) == ""
+            assert (await configured(desired, "room-1", "sent")).progress == 40
+            assert await device.reply({"id": given["id"], "result": {"interval": 5, "unit": "K"}}) == ""
+            assert (await configured(desired, "room-1", "drifted")).drift == ["unit"]
+            await desired.change("room-1", {"unit": None, "interval": 9}, "eve")
+            given = await device.command()
+            assert given["parameters"] == {"version": 2, "values": {"interval": 9}}
+            assert await device.reply({"id": given["id"], "error": "too slow"}) == ""
+            assert (await configured(desired, "room-1", "failed")).error == "too slow"
+            assert await device.reply({"id": given["id"], "result": None}) == ""
+            await configured(desired, "room-1", "applied")
+
+    async def test_a_device_that_was_away_is_told_only_the_newest_and_who_lost_it_gets_it_again(self, bench: Bench) -> None:
+        desired = bench.configurations
+        for interval in (1, 2, 3):
+            await desired.change("room-1", {"interval": interval}, "eve")
+        async with self.listening(bench) as come, come("room-1") as device:
+            given = await device.command()
+            assert given["parameters"] == {"version": 3, "values": {"interval": 3}}
+            assert await device.reply({"id": given["id"], "result": {"interval": 3}}) == ""
+            await configured(desired, "room-1", "applied")
+            assert await device.reply({"id": "configuration-0", "result": {}}) == ""
+            assert (await device.command())["parameters"] == given["parameters"]
+
+    async def test_a_device_that_comes_anew_before_it_has_reported_is_told_again(self, bench: Bench) -> None:
+        desired = bench.configurations
+        async with self.listening(bench) as come:
+            async with come("room-1") as device:
+                await desired.change("room-1", {"interval": 5}, "eve")
+                await device.command()
+                await configured(desired, "room-1", "sent")
+            if not self.is_seen_to_come:
+                return
+            async with come("room-1") as device:
+                assert (await device.command())["id"] == "configuration-1"
+
+    async def test_a_gateway_gets_the_configuration_of_its_children(self, bench: Bench) -> None:
+        bench.registry.add("gw", "child-1")
+        bench.registry.add("child-1", gateway="gw")
+        await bench.configurations.change("child-1", {"interval": 5}, "eve")
+        async with self.listening(bench) as come, come("gw") as device:
+            given = await device.command()
+            assert (given["device"], given["id"]) == ("child-1", "configuration-1")
+            assert await device.reply({"id": given["id"], "device": "child-1", "result": {"interval": 5}}) == ""
+            await configured(bench.configurations, "child-1", "applied")
+
     @pytest.mark.parametrize(
         "reply",
         [
             {"id": "0123456789abcdef", "result": 1},
+            {"id": "configuration-1", "progress": 101},
+            {"id": "configuration-1", "result": {str(number): number for number in range(300)}},
             {"id": "../../etc", "result": 1},
             {"id": "x" * 5_000, "result": 1},
             {"result": 1},
@@ -170,6 +230,14 @@ class CommandContract(ABC):
             assert (await waiting)["id"] == sent.id
             await state(bench.control.table, sent, "delivered" if self.says_delivered else "sent")
             assert await device.reply({"id": sent.id, "result": 1}) == ""
+
+
+async def configured(table: Configurations, device: str, expected: str) -> Configuration:
+    """Return a device's configuration when it has a state."""
+    async with asyncio.timeout(20):
+        while (found := await table.get(device)).state != expected:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return found
 
 
 async def send(bench: Bench, device: str, name: str, parameters: dict[str, Any] | None = None, **options: Any) -> Command:

@@ -19,6 +19,7 @@ from connectors.site import Site
 from isotherm.clock import now_us
 from isotherm.commands import Control
 from isotherm.commands.fact import Fact
+from isotherm.configuration import Configurations
 from isotherm.errors import Unavailable
 from isotherm.ledger import Account
 from isotherm.pack import Attribute, Pack
@@ -109,7 +110,8 @@ class Bench:
         own = decoders or Decoders()
         catalogue = Catalogue.of(["device", "host"], "", own.forms)
         self.control = Control(redis, self.settings.partitions, self.producer)  # type: ignore[arg-type]
-        self.dispatcher = Dispatcher(self.control, doorkeeper, redis, "tcp/test")  # type: ignore[arg-type]
+        self.configurations = Configurations(redis, self.settings.partitions)  # type: ignore[arg-type]
+        self.dispatcher = Dispatcher(self.control, self.configurations, doorkeeper, redis, "tcp/test")  # type: ignore[arg-type]
         if redis is None:
             self.dispatcher._look_soon = lambda: None  # type: ignore[method-assign]
         self.site = Site(self.settings, self.intake, doorkeeper, catalogue, self.dispatcher, own)

@@ -1,0 +1,302 @@
+"""How rollouts go on. What is done for one device is one step; what ends half way is taken up again by a worker.
+
+    | key                                | type | content                                                       |
+    |------------------------------------|------|---------------------------------------------------------------|
+    | ``iso:{rollouts}:all``             | zset | id → when it was begun, µs                                    |
+    | ``iso:{rollouts}:open``            | set  | ids of those that are running                                 |
+    | ``iso:{rollouts}:rollout:ID``      | hash | it, as JSON; state, wave, wave_at and why as they are now     |
+
+A rollout's devices are in the partitions, see table.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import msgspec
+
+from isotherm.clock import now_us
+from isotherm.commands.command import new_id
+from isotherm.configuration.configuration import Configuration, encoded
+from isotherm.configuration.rollout import (
+    DEFAULT_FAILURE_RATE,
+    DEFAULT_WAVE_TIMEOUT,
+    MAX_DEVICES,
+    MEMBERS,
+    Member,
+    Progress,
+    Rollout,
+    Targets,
+    check_limits,
+    waves_of,
+)
+from isotherm.configuration.table import Configurations, key_of
+from isotherm.errors import BadField, SettingsError
+from isotherm.registry import Device, Registry
+from isotherm.rules.targets import matches
+from isotherm.store.client import Client
+from isotherm.store.reader import answering
+from isotherm.topics import partition_of
+
+AT_ONCE = 500
+"""Devices that one script changes: it holds the store for some milliseconds."""
+
+KEPT = timedelta(days=90)
+"""How long a rollout is remembered after it was begun."""
+
+_Item = TypeVar("_Item")
+
+_REMOVED = b"null"
+
+_PREFIX = "iso:{rollouts}:"
+_ALL = _PREFIX + "all"
+_OPEN = _PREFIX + "open"
+
+
+class Rollouts:
+    """Begins them and sees to it that they go on. Every method raises Unavailable when the store does not answer."""
+
+    def __init__(self, redis: Client, partitions: int) -> None:
+        self._redis = redis
+        self._partitions = partitions
+        self._registry = Registry(redis)
+        self.configurations = Configurations(redis, partitions)
+
+    async def begin(
+        self,
+        targets: Targets,
+        values: Mapping[str, Any],
+        by: str,
+        *,
+        waves: Sequence[float] = (),
+        max_failure_rate: float = DEFAULT_FAILURE_RATE,
+        wave_timeout: int = DEFAULT_WAVE_TIMEOUT,
+    ) -> Rollout:
+        """Begin to change what is desired of devices.
+
+        Args:
+            targets: Which ones.
+            values: Key → value; None removes the key.
+            by: Who does it.
+            waves: Up to which share of the devices each wave goes; the last has the rest.
+            max_failure_rate: A greater share of failures halts it.
+            wave_timeout: How long a wave is waited for, µs.
+
+        Raises:
+            BadField: one of them is wrong, or there is no such device.
+        """
+        check_limits(max_failure_rate, wave_timeout)
+        kept = encoded(values)
+        devices = chosen(targets, await self._registry.all())
+        rollout = Rollout(
+            id=new_id(now_us()),
+            targets=targets,
+            values={key: msgspec.Raw(value or _REMOVED) for key, value in kept.items()},
+            by=by,
+            created=now_us(),
+            devices=len(devices),
+            waves=waves_of(len(devices), waves),
+            max_failure_rate=max_failure_rate,
+            wave_timeout=wave_timeout,
+            wave_at=now_us(),
+        )
+        return await self._begin(rollout, devices)
+
+    async def roll_back(self, rollout: Rollout, by: str) -> Rollout:
+        """Begin to make what was desired before a rollout desired again, where nobody has changed it since.
+
+        Raises:
+            SettingsError: it has changed nothing.
+        """
+        await self._set(rollout.id, state="halted", why=f"taken back by {by}")
+        await self.configurations.hold(rollout.id, "halt")
+        given = [one for state in MEMBERS if state != "waiting" for one in await self._members(rollout.id, state)]
+        if not given:
+            raise SettingsError(f"rollout {rollout.id} has changed nothing; it is halted")
+        back = msgspec.structs.replace(
+            rollout,
+            id=new_id(now_us()),
+            by=by,
+            created=now_us(),
+            devices=len(given),
+            waves=[len(given)],
+            back=rollout.id,
+            state="running",
+            wave=0,
+            wave_at=now_us(),
+            why="",
+        )
+        return await self._begin(back, sorted(given))
+
+    async def get(self, id: str) -> Rollout | None:
+        """Return a rollout, or None when there is none, or it is forgotten."""
+        with answering():
+            fields = await self._redis.hgetall(_PREFIX + "rollout:" + id)
+        return _rollout(fields) if fields else None
+
+    async def newest(self, *, limit: int, before: str = "") -> list[Rollout]:
+        """Return the newest rollouts, newest first.
+
+        Args:
+            limit: How many at most.
+            before: Only those that are older than this one.
+        """
+        with answering():
+            ids = [id.decode() for id in reversed(await self._redis.zrange(_ALL, 0, -1))]
+        found = [await self.get(id) for id in ids if not before or id < before][:limit]
+        return [one for one in found if one is not None]
+
+    async def progress(self, id: str) -> Progress:
+        """Return how many devices of a rollout are how far."""
+        with answering():
+            async with self._redis.pipeline(transaction=False) as look:
+                for partition in range(self._partitions):
+                    for state in MEMBERS:
+                        look.zcard(_members(partition, id, state))
+                counts = await look.execute()
+        return Progress(*(sum(counts[at :: len(MEMBERS)]) for at in range(len(MEMBERS))))
+
+    async def members(self, id: str, state: Member, *, limit: int, after: str = "") -> list[Configuration]:
+        """Return the configurations of a rollout's devices that are so far, ascending by name.
+
+        Args:
+            id: Of the rollout.
+            state: How far.
+            limit: How many at most.
+            after: Only those behind this one.
+        """
+        names = sorted(name for name in await self._members(id, state) if name > after)[:limit]
+        return [await self.configurations.get(name) for name in names]
+
+    async def halt(self, id: str, why: str) -> None:
+        """Give it to nobody more; who has it keeps it."""
+        await self._set(id, state="halted", why=why)
+        await self.configurations.hold(id, "halt")
+
+    async def resume(self, id: str) -> None:
+        """Have a halted rollout go on."""
+        await self._set(id, state="running", why="", wave_at=now_us())
+        await self.configurations.hold(id, "resume")
+
+    async def retry(self, id: str) -> int:
+        """Give it again to those that could not or have something else; returns how many these are."""
+        count = await self.configurations.hold(id, "retry")
+        if count:
+            await self._set(id, state="running", why="", wave_at=now_us())
+        return count
+
+    async def advance_all(self) -> None:
+        """Have every rollout that is running go on; as often, and by as many, as one likes."""
+        with answering():
+            ids = [id.decode() for id in await self._redis.smembers(_OPEN)]
+        for id in ids:
+            await self.advance(id)
+
+    async def advance(self, id: str) -> None:
+        """Do what comes next for a rollout: the devices of its wave, the next wave, a halt, or its end."""
+        rollout = await self.get(id)
+        if rollout is None or rollout.state != "running":
+            with answering():
+                await self._redis.srem(_OPEN, id)
+            return
+        await self._release(rollout)
+        progress = await self.progress(id)
+        if progress.is_failing(rollout.max_failure_rate):
+            answered = progress.applied + progress.drifted + progress.failed
+            await self.halt(id, f"{progress.failed} of {answered} devices that answered could not")
+        elif progress.waiting and (not progress.open or now_us() - rollout.wave_at > rollout.wave_timeout):
+            await self._set(id, wave=rollout.wave + 1, wave_at=now_us())
+        elif not progress.waiting and not progress.open:
+            await self._set(id, state="done")
+
+    async def _begin(self, rollout: Rollout, devices: Sequence[str]) -> Rollout:
+        """Note a rollout and who it is for, and only then that it is running."""
+        number, end = 0, rollout.waves[0]
+        waiting: dict[int, dict[str, int]] = {}
+        for at, device in enumerate(devices):
+            if at == end:
+                number += 1
+                end += rollout.waves[number]
+            waiting.setdefault(partition_of(device, self._partitions), {})[device] = number
+        with answering():
+            for partition, members in waiting.items():
+                for some in _pieces(list(members.items()), 10 * AT_ONCE):
+                    await self._redis.zadd(_members(partition, rollout.id, "waiting"), dict(some))
+                await self._redis.expire(_members(partition, rollout.id, "waiting"), KEPT)
+            await self._redis.hset(
+                _PREFIX + "rollout:" + rollout.id, mapping={"record": msgspec.json.encode(rollout).decode()}
+            )
+            await self._redis.expire(_PREFIX + "rollout:" + rollout.id, KEPT)
+            await self._redis.zadd(_ALL, {rollout.id: rollout.created})
+            await self._redis.zremrangebyscore(_ALL, "-inf", now_us() - KEPT / timedelta(microseconds=1))
+            await self._redis.sadd(_OPEN, rollout.id)
+        await self.advance(rollout.id)
+        return await self.get(rollout.id) or rollout
+
+    async def _release(self, rollout: Rollout) -> None:
+        """Change what is desired of the devices whose wave has begun."""
+        values = {key: b"" if value == _REMOVED else bytes(value) for key, value in rollout.values.items()}
+        for partition in range(self._partitions):
+            key = _members(partition, rollout.id, "waiting")
+            with answering():
+                names = [name.decode() for name in await self._redis.zrangebyscore(key, "-inf", rollout.wave)]
+            for some in _pieces(names, AT_ONCE):
+                await self.configurations.assign(some, values, rollout.by, rollout=rollout.id, back=rollout.back)
+
+    async def _members(self, id: str, state: Member) -> list[str]:
+        with answering():
+            async with self._redis.pipeline(transaction=False) as look:
+                for partition in range(self._partitions):
+                    look.zrange(_members(partition, id, state), 0, -1)
+                rows = await look.execute()
+        return [name.decode() for row in rows for name in row]
+
+    async def _set(self, id: str, **fields: str | int) -> None:
+        with answering():
+            await self._redis.hset(_PREFIX + "rollout:" + id, mapping=fields)
+            if fields.get("state") == "running":
+                await self._redis.sadd(_OPEN, id)
+
+
+def chosen(targets: Targets, devices: Iterable[Device]) -> list[str]:
+    """Return the names of the devices that targets mean, ascending.
+
+    Raises:
+        BadField: there is none, one that was named is not there, or they are too many.
+    """
+    every = list(devices)
+    if not (targets.devices or targets.label or targets.type or targets.gateway):
+        raise BadField("targets", "no devices are named", "devices, a label, a type or a gateway; * stands for all")
+    for pattern in targets.devices:
+        if not any(matches(pattern, one.name) for one in every):
+            raise BadField("devices", f"there is no device {pattern!r}", "names of devices, or patterns such as room-*")
+    found = [
+        one.name
+        for one in every
+        if (not targets.devices or any(matches(pattern, one.name) for pattern in targets.devices))
+        and (not targets.label or one.has_label(targets.label))
+        and (not targets.type or one.type == targets.type)
+        and (not targets.gateway or one.gateway == targets.gateway)
+    ]
+    if not found:
+        raise BadField("targets", f"there is no device: {targets}", "devices that are there")
+    if len(found) > MAX_DEVICES:
+        raise BadField("targets", f"{len(found):,} devices", f"at most {MAX_DEVICES:,} in one rollout")
+    return sorted(found)
+
+
+def _rollout(fields: Mapping[bytes, bytes]) -> Rollout:
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    known: dict[str, Any] = {name: text[name] for name in ("state", "why") if name in text}
+    known |= {name: int(text[name]) for name in ("wave", "wave_at") if name in text}
+    return msgspec.structs.replace(msgspec.json.decode(fields[b"record"], type=Rollout), **known)
+
+
+def _members(partition: int, id: str, state: str) -> str:
+    return f"{key_of(partition)}:rollout:{id}:{state}"
+
+
+def _pieces(items: Sequence[_Item], size: int) -> Iterable[Sequence[_Item]]:
+    return (items[at : at + size] for at in range(0, len(items), size))

@@ -1,0 +1,47 @@
+-- What the scripts of devices' configurations have in common. KEYS[1] is the partition's zset of the devices to which what is
+-- desired has to be given, by when that is due, µs.
+
+local call = redis.call
+local DUE = KEYS[1]
+local KEPT = 90 * 86400 -- s, how long it is remembered how far a rollout is with its devices
+local STATES = { 'waiting', 'pending', 'sent', 'applied', 'drifted', 'failed', 'superseded' }
+
+local function device_key(device) return DUE .. ':device:' .. device end
+local function desired_key(device) return DUE .. ':desired:' .. device end
+local function reported_key(device) return DUE .. ':reported:' .. device end
+local function members_key(rollout, state) return DUE .. ':rollout:' .. rollout .. ':' .. state end
+local function before_key(rollout) return DUE .. ':before:' .. rollout end
+
+-- Say how far a rollout is with a device.
+local function enter(rollout, device, state)
+  if rollout == '' then return end
+  for _, other in ipairs(STATES) do call('ZREM', members_key(rollout, other), device) end
+  call('ZADD', members_key(rollout, state), 0, device)
+  call('EXPIRE', members_key(rollout, state), KEPT)
+end
+
+local function get(device, field) return call('HGET', device_key(device), field) or '' end
+
+-- Say how far a device is, with other fields.
+local function move(device, state, ...)
+  call('HSET', device_key(device), 'state', state, ...)
+  enter(get(device, 'rollout'), device, state)
+end
+
+-- Have a device given what is desired, now.
+local function push(device, now)
+  move(device, 'pending', 'attempt', 0, 'error', '', 'progress', -1)
+  call('ZADD', DUE, now, device)
+  call('PUBLISH', DUE .. ':live', 'queued ' .. device .. ' configuration')
+end
+
+local function is_same(a, b)
+  if type(a) ~= 'table' or type(b) ~= 'table' then return a == b end
+  for key, value in pairs(a) do
+    if not is_same(value, b[key]) then return false end
+  end
+  for key in pairs(b) do
+    if a[key] == nil then return false end
+  end
+  return true
+end
