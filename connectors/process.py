@@ -21,6 +21,7 @@ from isotherm import health, kafka, ledger
 from isotherm.commands import Control
 from isotherm.configuration import Configurations
 from isotherm.errors import SettingsError, Unavailable
+from isotherm.firmware import Firmware
 from isotherm.process import end, raise_file_limit, stop_signal
 from isotherm.registry import Registry
 from isotherm.settings import Settings
@@ -81,7 +82,7 @@ async def run(protocol: str, listening: Listening, settings: Settings) -> None:
             _noted(intake, Registry(redis)),
             intake.running(),
             _dispatching(settings, redis, producer, instance) as (doorkeeper, dispatcher),
-            _opened(listening(_site(settings, intake, doorkeeper, dispatcher)), stop) as where,
+            _opened(listening(_site(settings, redis, intake, doorkeeper, dispatcher)), stop) as where,
         ):
             log.info("listening on %s", where)
             await stop.wait()
@@ -156,9 +157,9 @@ async def _dispatching(
         await end([running])
 
 
-def _site(settings: Settings, intake: Intake, doorkeeper: Doorkeeper, dispatcher: Dispatcher) -> Site:
+def _site(settings: Settings, redis: client.Client, intake: Intake, doorkeeper: Doorkeeper, dispatcher: Dispatcher) -> Site:
     decoders = decoders_of(settings)
-    return Site(settings, intake, doorkeeper, catalogue_of(settings, decoders), dispatcher, decoders)
+    return Site(settings, intake, doorkeeper, catalogue_of(settings, decoders), dispatcher, Firmware(redis), decoders)
 
 
 def catalogue_of(settings: Settings, decoders: Decoders | None = None) -> Catalogue:

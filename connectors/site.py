@@ -11,6 +11,7 @@ from connectors.dispatch import Dispatcher
 from connectors.formats.catalogue import Catalogue
 from connectors.identity import Doorkeeper
 from connectors.intake import Intake
+from isotherm.firmware import Firmware
 from isotherm.settings import Settings
 
 
@@ -24,6 +25,7 @@ class Site:
         doorkeeper: Tells who a peer is.
         catalogue: The decoders.
         dispatcher: Brings commands to devices, and takes what they say of them.
+        firmware: What devices may load.
         decoders: Which of them are the user's own, and for what.
     """
 
@@ -32,6 +34,7 @@ class Site:
     doorkeeper: Doorkeeper
     catalogue: Catalogue
     dispatcher: Dispatcher
+    firmware: Firmware
     decoders: Decoders = field(default_factory=Decoders)
 
 

@@ -36,6 +36,9 @@ MAX_AMPLIFICATION = 3
 """An answer has at most so many times the bytes of its request, headers of IP and UDP included: the sender's address may be
 another's (RFC 7252 §11.3). The factor is that of QUIC (RFC 9000 §8)."""
 
+BLOCK_BYTES = 1024
+"""Of the payload of an answer to a peer that has shown who it is: the largest block there is (RFC 7959 §2.2)."""
+
 FRESH_SECONDS = 20.0
 """An observer that was heard of so lately is there; NATs forget an address after 30 s and more (RFC 4787 §4.3)."""
 
@@ -207,7 +210,7 @@ class DatagramEndpoint:
 class DatagramRequest(Request):
     """A request that came in a datagram."""
 
-    __slots__ = ("_exchange", "_head", "_is_acknowledged", "_kind", "_server", "_size")
+    __slots__ = ("_exchange", "_head", "_is_acknowledged", "_is_trusted", "_kind", "_server", "_size")
 
     is_datagram = True
 
@@ -218,6 +221,7 @@ class DatagramRequest(Request):
         self._head = datagram[2 : 4 + (datagram[0] & 15)]  # message id and token
         self._size = len(datagram)
         self._is_acknowledged = False
+        self._is_trusted = False
 
     @property
     def peer(self) -> str:
@@ -247,7 +251,12 @@ class DatagramRequest(Request):
             reply = bytes((answer.code,)) + encode_options(answer.options, answer.payload)
             server.piggyback(self._exchange, self._head, reply)
 
+    def trust(self) -> None:
+        self._is_trusted = True
+
     def room_for_payload(self) -> int:
+        if self._is_trusted:
+            return BLOCK_BYTES
         most = MAX_AMPLIFICATION * (self._size + WIRE_BYTES) - WIRE_BYTES
         return max(0, most - 2 - len(self._head) - OPTION_BYTES)
 

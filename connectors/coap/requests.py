@@ -117,6 +117,9 @@ class Request(ABC):
         """Return the way of further answers to it, or None where there is none."""
         return None
 
+    def trust(self) -> None:
+        """Note that its peer has shown who it is: an answer may be longer than one to an address that may be another's."""
+
     @abstractmethod
     def room_for_payload(self) -> int:
         """Return how many bytes of payload the answer may have."""

@@ -1,6 +1,4 @@
-"""What is served: ``POST /readings``, ``POST /devices/{id}/readings`` and ``replies``, ``GET /.well-known/core``; and ``GET
-/devices/{id}/commands``, to observe.
-
+"""What is served: ``POST /readings``, ``POST /devices/{id}/readings`` and ``replies``, ``GET /.well-known/core``; and `
 The same over datagrams and over TCP. A request is answered when Kafka has what it brings; whatever cannot be accepted
 goes to `rejects`, and the sender is told.
 """
@@ -12,10 +10,11 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from connectors.coap import numbers
+from connectors.coap import firmware, numbers
 from connectors.coap.blocks import NOT_FOR_DATAGRAMS, Blocks, Refusal
 from connectors.coap.observing import Observations
-from connectors.coap.options import Block, Fault, Target, encode_uint
+from connectors.coap.options import Fault, encode_uint
+from connectors.coap.parts import part_of
 from connectors.coap.requests import CHANGED, Answer, Request, error
 from connectors.coap.taking import Taking
 from connectors.formats.catalogue import SENML_CBOR, SENML_JSON, detect_body
@@ -88,10 +87,17 @@ class Resources:
                 request.answer(error(fault.code, fault.text))
         elif target.path == _WELL_KNOWN:
             request.answer(_links(request))
+        elif _is_firmware(target.path):
+            self._start(self._firmware(request), request)
         elif _is_of_device(target.path, "commands"):
             self._start(self._observe(request, target.path[1]), request)
         elif not _is_readings(target.path) and not _is_of_device(target.path, "replies"):
-            request.answer(error(numbers.NOT_FOUND, "expected /readings or /devices/{id}/readings, commands or replies"))
+            request.answer(
+                error(
+                    numbers.NOT_FOUND,
+                    "expected /readings, /firmware/{name}/{version}, or /devices/{id}/readings, commands or replies",
+                )
+            )
         elif request.code != numbers.POST:
             request.answer(error(numbers.METHOD_NOT_ALLOWED, "expected POST"))
         else:
@@ -144,6 +150,23 @@ class Resources:
                 request.answer(Answer(numbers.CONTENT))
             else:
                 request.answer(self._observations.begin(observer, device, admit))
+
+    async def _firmware(self, request: Request) -> None:
+        """Give a device a block of an image."""
+        if request.code != numbers.GET:
+            request.answer(error(numbers.METHOD_NOT_ALLOWED, "expected GET"))
+            return
+        with self._taking.held(request):
+            try:
+                await self._site.doorkeeper.identify(token=request.target.token, certified=request.certified)
+            except Unauthorized as reason:
+                answer = error(numbers.UNAUTHORIZED, str(reason))
+            except Unavailable as reason:
+                answer = error(numbers.SERVICE_UNAVAILABLE, str(reason))
+            else:
+                request.trust()
+                answer = await firmware.block(request, self._site.firmware)
+        request.answer(answer)
 
     async def _reply(self, request: Request, identity: Identity) -> None:
         """Keep what a device says of a command."""
@@ -221,6 +244,10 @@ def _is_readings(path: tuple[str, ...]) -> bool:
     return path == ("readings",) or _is_of_device(path, "readings")
 
 
+def _is_firmware(path: tuple[str, ...]) -> bool:
+    return len(path) == 3 and path[0] == "firmware"
+
+
 def _is_of_device(path: tuple[str, ...], what: str) -> bool:
     return len(path) == 3 and path[0] == "devices" and path[2] == what
 
@@ -232,7 +259,7 @@ def _links(request: Request) -> Answer:
         return error(numbers.METHOD_NOT_ALLOWED, "expected GET")
     if target.accept not in (None, numbers.LINK_FORMAT):
         return error(numbers.NOT_ACCEPTABLE, f"expected to be asked for content format {numbers.LINK_FORMAT}")
-    part = _part(target, request.room_for_payload())
+    part = part_of(target, len(LINKS), request.room_for_payload())
     if isinstance(part, Fault):
         return error(part.code, part.text)
     kind = numbers.CONTENT_FORMAT, encode_uint(numbers.LINK_FORMAT)
@@ -240,18 +267,3 @@ def _links(request: Request) -> Answer:
         return Answer(numbers.CONTENT, [kind], LINKS)
     begin = part.number * part.size
     return Answer(numbers.CONTENT, [kind, (numbers.BLOCK2, part.encode())], LINKS[begin : begin + part.size])
-
-
-def _part(target: Target, room: int) -> Block | Fault | None:
-    """Return which block of the links to send; None for all of them."""
-    asked = target.block2
-    if asked is None and room >= len(LINKS):
-        return None
-    exponent, number = min(asked.exponent if asked else 6, 6), asked.number if asked else 0
-    begin = number << exponent + 4
-    while exponent and 16 << exponent > room:
-        exponent -= 1
-    if begin >= len(LINKS):
-        return Fault(numbers.BAD_REQUEST, f"block {number} begins after the end")
-    size = 16 << exponent
-    return Block(begin // size, begin + size < len(LINKS), exponent)

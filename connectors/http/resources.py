@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 import isotherm
 from connectors.connections import peer_of
 from connectors.formats.decoded import Decoded
+from connectors.http import firmware
 from connectors.http.answers import (
     INFLUX_HEADERS,
     accepted,
@@ -70,6 +71,7 @@ class Resources:
                 web.get("/api/v1/ws", self._websockets.serve),
                 web.get("/api/v1/commands", self._commands),
                 web.post("/api/v1/replies", self._reply, expect_handler=_later),
+                web.get("/api/v1/firmware/{name}/{version}", self._firmware),
                 web.post("/write", self._influx, expect_handler=_later),
                 web.post("/api/v2/write", self._influx, expect_handler=_later),
                 web.post("/query", self._influx_query),
@@ -133,6 +135,15 @@ class Resources:
         if not receipt.rejected:
             return accepted(receipt)
         return refusals(receipt)
+
+    async def _firmware(self, request: web.Request) -> web.StreamResponse:
+        try:
+            await self._identify(request)
+        except Unauthorized as error:
+            return problem(401, str(error), reason="auth")
+        except Unavailable as error:
+            return problem(503, str(error), reason="unavailable")
+        return await firmware.serve(request, self._site.firmware)
 
     async def _commands(self, request: web.Request) -> web.StreamResponse:
         try:

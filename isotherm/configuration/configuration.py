@@ -136,6 +136,8 @@ def encoded(values: Mapping[str, Any]) -> dict[str, bytes]:
         if len(key) > MAX_KEY_CHARS or not re.fullmatch(KEY, key):
             rule = f"1 to {MAX_KEY_CHARS} letters, digits and _ . -, the first a letter"
             raise BadField("values", f"{key[:80]!r} is no name of a setting", f"names with {rule}")
+        if key == FIRMWARE:
+            raise BadField("values", f"{key!r} is set by an update of firmware alone", "names of other settings")
         found[key] = b"" if value is None else as_json(value, "values", MAX_BYTES)
     if sum(map(len, found.values())) > MAX_BYTES:
         raise BadField("values", "the values are too large", f"at most {MAX_BYTES:,} bytes as JSON")

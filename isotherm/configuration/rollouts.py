@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from isotherm.clock import now_us
-from isotherm.commands.command import new_id
-from isotherm.configuration.configuration import Configuration, encoded
+from isotherm.commands.command import as_json, new_id
+from isotherm.configuration.configuration import FIRMWARE, MAX_BYTES, Configuration, encoded
 from isotherm.configuration.rollout import (
     DEFAULT_FAILURE_RATE,
     DEFAULT_WAVE_TIMEOUT,
@@ -34,6 +34,7 @@ from isotherm.configuration.rollout import (
 )
 from isotherm.configuration.table import Configurations, key_of
 from isotherm.errors import BadField, SettingsError
+from isotherm.firmware import Image
 from isotherm.registry import Device, Registry
 from isotherm.rules.targets import matches
 from isotherm.store.client import Client
@@ -73,6 +74,7 @@ class Rollouts:
         waves: Sequence[float] = (),
         max_failure_rate: float = DEFAULT_FAILURE_RATE,
         wave_timeout: int = DEFAULT_WAVE_TIMEOUT,
+        image: Image | None = None,
     ) -> Rollout:
         """Begin to change what is desired of devices.
 
@@ -83,12 +85,13 @@ class Rollouts:
             waves: Up to which share of the devices each wave goes; the last has the rest.
             max_failure_rate: A greater share of failures halts it.
             wave_timeout: How long a wave is waited for, µs.
+            image: Firmware that they are to have, instead of values.
 
         Raises:
             BadField: one of them is wrong, or there is no such device.
         """
         check_limits(max_failure_rate, wave_timeout)
-        kept = encoded(values)
+        kept = encoded(values) if image is None else {FIRMWARE: as_json(image.for_device(), FIRMWARE, MAX_BYTES)}
         devices = chosen(targets, await self._registry.all())
         rollout = Rollout(
             id=new_id(now_us()),

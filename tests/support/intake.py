@@ -21,6 +21,7 @@ from isotherm.commands import Control
 from isotherm.commands.fact import Fact
 from isotherm.configuration import Configurations
 from isotherm.errors import Unavailable
+from isotherm.firmware import Firmware
 from isotherm.ledger import Account
 from isotherm.pack import Attribute, Pack
 from isotherm.registry import Device
@@ -114,7 +115,7 @@ class Bench:
         self.dispatcher = Dispatcher(self.control, self.configurations, doorkeeper, redis, "tcp/test")  # type: ignore[arg-type]
         if redis is None:
             self.dispatcher._look_soon = lambda: None  # type: ignore[method-assign]
-        self.site = Site(self.settings, self.intake, doorkeeper, catalogue, self.dispatcher, own)
+        self.site = Site(self.settings, self.intake, doorkeeper, catalogue, self.dispatcher, Firmware(redis), own)  # type: ignore[arg-type]
 
     async def taken(self, count: int) -> None:
         """Return when so many readings were taken in and are not delivered."""

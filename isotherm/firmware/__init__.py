@@ -1,0 +1,10 @@
+"""Firmware: images that are kept signed, and given to devices by rollouts (`isotherm.configuration`).
+
+image.py      what an image is, and what is signed of it
+store.py      where images and the keys that are trusted are kept
+"""
+
+from isotherm.firmware.image import Image
+from isotherm.firmware.store import Firmware
+
+__all__ = ["Firmware", "Image"]
