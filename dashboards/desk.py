@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 from dashboards.alarms import AlarmSource
 from dashboards.preview import Previews
@@ -22,8 +22,11 @@ from isotherm.alarms import Alarms
 from isotherm.alarms.delivery import deliver
 from isotherm.clock import now_us
 from isotherm.commands import Command, Control
+from isotherm.configuration import Configuration, Rollout, Rollouts
+from isotherm.configuration.rollout import Targets
 from isotherm.errors import IsothermError, SettingsError, Unavailable
 from isotherm.events import Event
+from isotherm.firmware import Image
 from isotherm.kafka import Producer
 from isotherm.registry import Registry
 from isotherm.rules import Rule, Rules
@@ -52,6 +55,7 @@ class Desk:
         self._source = source
         self._alarms = Alarms(redis, settings.partitions)
         self._events = EventLog(redis, settings.partitions)
+        self._rollouts = Rollouts(redis, settings.partitions)
         self._rules = Rules(redis)
         self._registry = Registry(redis)
         self._audit = Audit(redis)
@@ -150,6 +154,41 @@ class Desk:
         async with self._deed(visitor, "cancel command", f"{command.device} {command.name}"):
             return await self._control.cancel(command, visitor.name)
 
+    async def configure(
+        self, visitor: Visitor, device: str, values: Mapping[str, Any], version: int | None = None
+    ) -> Configuration:
+        """Change what a device should have; only from a version on, if one is given."""
+        async with self._deed(visitor, "configure", device):
+            return await self._rollouts.configurations.change(device, values, visitor.name, version=version)
+
+    async def push(self, visitor: Visitor, device: str) -> Configuration:
+        """Give a device what it should have once more."""
+        async with self._deed(visitor, "push configuration", device):
+            return await self._rollouts.configurations.push(device, visitor.name)
+
+    async def roll_out(
+        self, visitor: Visitor, targets: Targets, values: Mapping[str, Any], image: Image | None = None, **options: Any
+    ) -> Rollout:
+        """Begin to change what many devices should have; see `Rollouts.begin`."""
+        async with self._deed(visitor, "update firmware" if image else "roll out configuration", str(targets)[:200]):
+            return await self._rollouts.begin(targets, values, visitor.name, image=image, **options)
+
+    async def steer(self, visitor: Visitor, rollout: Rollout, action: Literal["halt", "resume", "retry"]) -> None:
+        """Hold a rollout, have it go on, or give it again to who failed."""
+        async with self._deed(visitor, f"{action} rollout", rollout.id):
+            match action:
+                case "halt":
+                    await self._rollouts.halt(rollout.id, f"halted by {visitor.name}")
+                case "resume":
+                    await self._rollouts.resume(rollout.id)
+                case "retry":
+                    await self._rollouts.retry(rollout.id)
+
+    async def roll_back(self, visitor: Visitor, rollout: Rollout) -> Rollout:
+        """Begin to make desired what was so before a rollout."""
+        async with self._deed(visitor, "roll back", rollout.id):
+            return await self._rollouts.roll_back(rollout, visitor.name)
+
     async def preview(self, visitor: Visitor, form: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a rule would have done; see `Previews`."""
         visitor.must(Role.OPERATOR, "try rules")
@@ -166,7 +205,7 @@ class Desk:
     async def _deed(self, visitor: Visitor, action: str, subject: str) -> AsyncIterator[None]:
         """See that a visitor may do something, and record whether it was done."""
         try:
-            visitor.must(Role.OPERATOR, "change alarms and rules, or send commands")
+            visitor.must(Role.OPERATOR, "change alarms and rules, configure devices, or send commands")
             if len(self._deliveries) >= MAX_DELIVERIES:
                 raise Unavailable("Kafka does not take events; try again when it does")
             yield

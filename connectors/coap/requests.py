@@ -117,7 +117,7 @@ class Request(ABC):
         """Return the way of further answers to it, or None where there is none."""
         return None
 
-    def trust(self) -> None:
+    def trust(self) -> None:  # noqa: B027
         """Note that its peer has shown who it is: an answer may be longer than one to an address that may be another's."""
 
     @abstractmethod

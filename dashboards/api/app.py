@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from dashboards.api import alarms, commands, devices, problems, rules, series, stream, system
+from dashboards.api import alarms, commands, configuration, devices, firmware, problems, rules, series, stream, system
 from dashboards.api.bodies import BodyLimit
 from dashboards.api.caller import SCHEMES
 from dashboards.api.once import Once
@@ -16,6 +16,8 @@ from dashboards.desk import Desk
 from dashboards.feed import Feed
 from dashboards.pipeline import PipelineSource
 from isotherm import __version__
+from isotherm.configuration import Rollouts
+from isotherm.firmware import Firmware
 from isotherm.settings import Settings
 from isotherm.store.client import Client
 from isotherm.store.events import EventLog
@@ -63,6 +65,13 @@ def build(
     app.include_router(devices.router(redis, reader))
     app.include_router(devices.token_router(redis))
     app.include_router(commands.router(redis, settings, desk, once))
+    rollouts = Rollouts(redis, settings.partitions)
+    app.include_router(configuration.device_router(redis, rollouts, desk))
+    app.include_router(configuration.rollout_router(rollouts, Firmware(redis), desk, once))
+    app.include_router(configuration.steering_router(rollouts, desk, once))
+    app.include_router(configuration.steering_router(rollouts, desk, once))
+    app.include_router(firmware.router(redis))
+    app.include_router(firmware.key_router(redis))
     app.include_router(series.router(reader))
     app.include_router(stream.router(feed, reader))
     app.include_router(alarms.router(redis, settings, desk, once))

@@ -19,7 +19,7 @@ import msgspec
 
 from isotherm.clock import now_us
 from isotherm.commands.command import as_json, new_id
-from isotherm.configuration.configuration import FIRMWARE, MAX_BYTES, Configuration, encoded
+from isotherm.configuration.configuration import FIRMWARE, MAX_BYTES, encoded
 from isotherm.configuration.rollout import (
     DEFAULT_FAILURE_RATE,
     DEFAULT_WAVE_TIMEOUT,
@@ -115,7 +115,7 @@ class Rollouts:
         """
         await self._set(rollout.id, state="halted", why=f"taken back by {by}")
         await self.configurations.hold(rollout.id, "halt")
-        given = [one for state in MEMBERS if state != "waiting" for one in await self._members(rollout.id, state)]
+        given = [one for state in MEMBERS if state != "waiting" for one in await self.members(rollout.id, state)]
         if not given:
             raise SettingsError(f"rollout {rollout.id} has changed nothing; it is halted")
         back = msgspec.structs.replace(
@@ -161,17 +161,14 @@ class Rollouts:
                 counts = await look.execute()
         return Progress(*(sum(counts[at :: len(MEMBERS)]) for at in range(len(MEMBERS))))
 
-    async def members(self, id: str, state: Member, *, limit: int, after: str = "") -> list[Configuration]:
-        """Return the configurations of a rollout's devices that are so far, ascending by name.
-
-        Args:
-            id: Of the rollout.
-            state: How far.
-            limit: How many at most.
-            after: Only those behind this one.
-        """
-        names = sorted(name for name in await self._members(id, state) if name > after)[:limit]
-        return [await self.configurations.get(name) for name in names]
+    async def members(self, id: str, state: Member) -> list[str]:
+        """Return the devices of a rollout that are so far, ascending."""
+        with answering():
+            async with self._redis.pipeline(transaction=False) as look:
+                for partition in range(self._partitions):
+                    look.zrange(_members(partition, id, state), 0, -1)
+                rows = await look.execute()
+        return sorted(name.decode() for row in rows for name in row)
 
     async def halt(self, id: str, why: str) -> None:
         """Give it to nobody more; who has it keeps it."""
@@ -247,14 +244,6 @@ class Rollouts:
                 names = [name.decode() for name in await self._redis.zrangebyscore(key, "-inf", rollout.wave)]
             for some in _pieces(names, AT_ONCE):
                 await self.configurations.assign(some, values, rollout.by, rollout=rollout.id, back=rollout.back)
-
-    async def _members(self, id: str, state: Member) -> list[str]:
-        with answering():
-            async with self._redis.pipeline(transaction=False) as look:
-                for partition in range(self._partitions):
-                    look.zrange(_members(partition, id, state), 0, -1)
-                rows = await look.execute()
-        return [name.decode() for row in rows for name in row]
 
     async def _set(self, id: str, **fields: str | int) -> None:
         with answering():

@@ -60,5 +60,8 @@ class Program:
     async def post(self, path: str, body: Any = None, **headers: str) -> Answer:
         return await self.ask("POST", path, body, **headers)
 
+    async def patch(self, path: str, body: Any, **headers: str) -> Answer:
+        return await self.ask("PATCH", path, body, **headers)
+
     async def delete(self, path: str, **headers: str) -> Answer:
         return await self.ask("DELETE", path, **headers)

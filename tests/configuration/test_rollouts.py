@@ -137,8 +137,7 @@ async def test_it_halts_when_too_many_fail_and_goes_on_when_it_is_told(rollouts:
     assert (found.state, found.why) == ("halted", "2 of 5 devices that answered could not")
     assert progress == {"applied": 3, "failed": 2, "pending": 5, "waiting": 10}
     assert await rollouts.configurations.due() == set()
-    assert [one.error for one in await rollouts.members(begun.id, "failed", limit=10)] == ["broken", "broken"]
-    assert [one.device for one in await rollouts.members(begun.id, "failed", limit=10, after="d03")] == ["d04"]
+    assert await rollouts.members(begun.id, "failed") == ["d03", "d04"]
     assert await rollouts.retry(begun.id) == 2
     assert await told(rollouts) == ["d03", "d04"]
     await report(rollouts, ["d03", "d04"])
