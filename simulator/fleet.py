@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
+from simulator.firmware import Load
 from simulator.publishers import NotAcknowledged, Obey, Publisher, Reading, first_number
 from simulator.room import Room
 from simulator.thermostat import Thermostat
@@ -84,14 +86,25 @@ async def run(
     publisher_for: Callable[[str, Obey | None], Publisher],
     stop: asyncio.Event,
     account: Account | None = None,
+    load: Load | None = None,
 ) -> Account:
-    """Let every room send until its plan is fulfilled or ``stop`` is set; returns what became of it."""
+    """Let every room send until its plan is fulfilled or ``stop`` is set; returns what became of it.
+
+    Args:
+        rooms: Where the devices are.
+        plan: What each does.
+        protocol: What the account says it is.
+        publisher_for: Returns the way of a device, from its name and what obeys commands.
+        stop: Ends it.
+        account: Where it is counted meanwhile.
+        load: How devices load firmware, if they do.
+    """
     account = account or Account(protocol, len(rooms))
     began = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         for room in rooms:
-            thermostat = Thermostat()
-            publisher = publisher_for(room.device, None if plan.integers else thermostat.reply)
+            thermostat = Thermostat(load)
+            publisher = publisher_for(room.device, None if plan.integers else thermostat.obey)
             device = _Device(room, plan, publisher, account, stop, thermostat)
             tasks.create_task(device.run(), name=room.device)
     account.seconds = round(time.monotonic() - began, 3)
@@ -116,38 +129,60 @@ class _Device:
         self._stop = stop
         self._backlog: list[Reading] = []
         self._measured = 0
+        self._waiting: asyncio.Timeout | None = None
+        thermostat.changed = self._wake
+        self._interval = 1 / plan.rate_hz
+        self._begin = 0.0
+        self._paced_from = 0  # the reading from which on the interval is what it is
         self._first_number = first_number()
 
     async def run(self) -> None:
         """Measure on time and send what is due; what is measured while the server is away is sent when it is back."""
-        interval = 1 / self._plan.rate_hz
-        phase = Random(f"phase/{self._room.seed}/{self._room.number}").random() * min(interval, 1.0)
-        start = time.time() + phase
+        phase = Random(f"phase/{self._room.seed}/{self._room.number}").random() * min(self._interval, 1.0)
+        self._begin = time.time() + phase
         patience = None if self._plan.seconds is None else self._plan.seconds + phase + GIVE_UP_SECONDS
         try:
             async with asyncio.timeout(patience):
                 while not self._stop.is_set() and not (self._is_done() and not self._backlog):
                     if not self._is_done():
-                        await self._wait(start + self._measured * interval - time.time())
+                        self._keep_pace()
+                        await self._wait(self._time_of(self._measured) - time.time())
                     if not self._stop.is_set():
-                        self._measure(start, interval)
+                        self._measure()
                         await self._send()
         except TimeoutError:
-            self._measure(start, interval)  # what is not acknowledged by now shows in the account
+            self._measure()  # what is not acknowledged by now shows in the account
         finally:
+            await self._thermostat.close()
             await self._publisher.close()
 
     def _is_done(self) -> bool:
         """Whether everything planned is measured."""
         return self._plan.count is not None and self._measured >= self._plan.count
 
-    def _measure(self, start: float, interval: float) -> None:
+    def _time_of(self, number: int) -> float:
+        """Return when a reading is due, s since the epoch."""
+        return round(self._begin + (number - self._paced_from) * self._interval, 6)
+
+    def _keep_pace(self) -> None:
+        """Measure as often as the device is configured to from now on."""
+        interval = self._thermostat.interval or 1 / self._plan.rate_hz
+        if interval != self._interval and self._measured:
+            last = self._time_of(self._measured - 1)
+            self._begin, self._paced_from, self._interval = max(last + interval, time.time()), self._measured, interval
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+
+    def _measure(self) -> None:
         """Take every reading that is due."""
-        due = int((time.time() + TICK_SECONDS - start) / interval) + 1
+        due = self._paced_from + math.floor((time.time() + TICK_SECONDS - self._begin) / self._interval) + 1
+        due = max(due, self._measured)
         if self._plan.count is not None:
             due = min(due, self._plan.count)
         for number in range(self._measured, due):
-            at = round(start + number * interval, 6)
+            at = self._time_of(number)
             value = float(number) if self._plan.integers else self._temperature(at)
             self._backlog.append(Reading(METRIC, at, value, UNIT, self._first_number + number))
             self._account.value_sum += value
@@ -158,7 +193,7 @@ class _Device:
             del self._backlog[:-MAX_BACKLOG]
 
     def _temperature(self, at: float) -> float:
-        return round(self._room.temperature(at) + self._thermostat.offset, 2)
+        return round(self._room.temperature(at) + self._thermostat.offset + self._thermostat.calibration, 2)
 
     async def _send(self) -> None:
         """Send the oldest pack of the backlog, again and again until it is acknowledged or we are stopped."""
@@ -182,10 +217,12 @@ class _Device:
                 return
 
     async def _wait(self, seconds: float) -> None:
-        """Sleep, but no longer than until the stop."""
+        """Sleep, but no longer than until the stop, or until the device is configured."""
         if seconds > 0:
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(seconds) as self._waiting:
                     await self._stop.wait()
             except TimeoutError:
                 return
+            finally:
+                self._waiting = None

@@ -22,8 +22,11 @@ OBSERVE_SECONDS = 60.0
 """After so long a CoAP device observes anew: what it has heard is not fresh any more (Max-Age, RFC 7641 §3.3.1)."""
 
 
-Obey = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Does what a command says; returns the reply."""
+Say = Callable[[Mapping[str, Any]], None]
+"""Sends a reply; there may be several to one command."""
+
+Obey = Callable[[Mapping[str, Any], Say], None]
+"""Does what a command says, and replies, now or later."""
 
 
 class NotAcknowledged(Exception):
@@ -84,7 +87,7 @@ def create(
         mqtt_version: 5 or 3.1.1; every broker speaks the latter.
         token: The device's, or its gateway's.
         user: With MQTT, whose token it is, if not the device's.
-        obey: Does what a command says and returns the reply; not with HTTP. Without it no commands are asked for.
+        obey: Does what a command says and replies; not with HTTP. Without it no commands are asked for.
 
     Raises:
         ValueError: the protocol is not tcp, http, mqtt or coap.
@@ -161,7 +164,7 @@ class TcpPublisher:
                 elif "ack" in said:
                     self._acknowledged = int(said["ack"])
                 elif "command" in said and self._obey is not None:
-                    writer.write(json.dumps({"reply": self._obey(said["command"])}).encode() + b"\n")
+                    self._obey(said["command"], lambda reply: writer.write(_line({"reply": reply})))
                 self._heard.set()
         finally:
             asyncio.get_running_loop().call_soon(self._heard.set)  # when this is done
@@ -279,8 +282,8 @@ class MqttPublisher:
 
     def _on_message(self, client: Any, topic: str, payload: bytes, qos: int, properties: Any) -> int:
         if self._obey is not None:
-            reply = self._obey(json.loads(payload))
-            client.publish(f"devices/{self._device}/replies", json.dumps(reply), qos=1)
+            topic = f"devices/{self._device}/replies"
+            self._obey(json.loads(payload), lambda reply: client.publish(topic, json.dumps(reply), qos=1))
         return 0
 
 
@@ -346,7 +349,7 @@ class CoapPublisher:
                 async with asyncio.timeout(OBSERVE_SECONDS):
                     await asked.response
                     async for notification in asked.observation:
-                        self._start(self._reply(context, obey(json.loads(notification.payload))))
+                        obey(json.loads(notification.payload), lambda reply: self._start(self._reply(context, reply)))
             except (OSError, TimeoutError, ValueError, coap_error.Error):
                 await asyncio.sleep(0 if asked.response.done() else 1.0)
             finally:
@@ -367,6 +370,10 @@ class CoapPublisher:
 def _records(readings: Sequence[Reading], base: str = "") -> list[dict[str, str | float]]:
     """Return SenML records (RFC 8428 §5)."""
     return [{"n": base + r.metric, "u": r.unit, "v": r.value, "t": r.time, "seq": r.seq} for r in readings]
+
+
+def _line(message: object) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def first_number() -> int:

@@ -283,27 +283,3 @@ async def _image(firmware: Firmware, form: RolloutForm) -> Image | None:
     if image is None:
         raise BadField("firmware", f"there is no firmware {form.firmware!r}", "an image that was uploaded")
     return image
-
-
-async def _existing(rollouts: kept.Rollouts, id: str) -> kept.Rollout:
-    found = await rollouts.get(id) if is_id(id) else None
-    if found is None:
-        raise NotFound(f"there is no rollout {id!r}, or it is forgotten")
-    return found
-
-
-async def _shown(rollouts: kept.Rollouts, one: kept.Rollout) -> Rollout:
-    return Rollout(**rolled.described(one, await rollouts.progress(one.id)))
-
-
-async def _image(firmware: Firmware, form: RolloutForm) -> Image | None:
-    """Return the image that a rollout is of, or None when it is one of values."""
-    if bool(form.values) == bool(form.firmware):
-        raise BadField("values", "a rollout has either values or firmware", "either values or firmware")
-    if not form.firmware:
-        return None
-    name, _, version = form.firmware.partition("/")
-    image = await firmware.get(name, version)
-    if image is None:
-        raise BadField("firmware", f"there is no firmware {form.firmware!r}", "an image that was uploaded")
-    return image

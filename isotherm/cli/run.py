@@ -104,6 +104,7 @@ def simulate(
 ) -> None:
     """Send a simulated fleet's room temperatures, and say what was sent and acknowledged."""
     end_at_interrupt()
+    from simulator.firmware import over_coap, over_http
     from simulator.fleet import Account, Plan
     from simulator.fleet import run as run_fleet
     from simulator.publishers import create
@@ -146,6 +147,7 @@ def simulate(
                 ),
                 stop,
                 account,
+                over_coap(host, port, shown) if protocol == "coap" else over_http(*address(targets["http"]), shown),
             )
         finally:
             showing.cancel()

@@ -42,11 +42,13 @@ class MqttDevice:
         return await self.heard.get()
 
     async def reply(self, reply: dict[str, Any]) -> str:
-        producer = self._bench.producer
-        before = len(producer.facts), len(producer.rejects)
+        producer, configurations = self._bench.producer, self._bench.configurations
+        before, rejects = len(producer.facts) + configurations.noted, len(producer.rejects)
         self._client.publish(f"devices/{self._name}/replies", json.dumps(reply), qos=1)
-        await eventually(lambda: (len(producer.facts), len(producer.rejects)) != before)
-        return producer.rejects[-1].reason if len(producer.rejects) > before[1] else ""
+        await eventually(
+            lambda: len(producer.rejects) > rejects or len(producer.facts) + configurations.noted > before, 20.0
+        )
+        return producer.rejects[-1].reason if len(producer.rejects) > rejects else ""
 
 
 @asynccontextmanager
@@ -76,6 +78,7 @@ class TestMqtt(CommandContract):
     """The contract."""
 
     version = "5"
+    is_seen_to_come = False
 
     @pytest.fixture
     async def bench(self, redis: Client, mosquitto: Mosquitto) -> AsyncIterator[Bench]:

@@ -96,3 +96,31 @@ async def test_a_backlog_is_bounded_and_what_is_dropped_is_counted(monkeypatch: 
 def test_an_unknown_protocol_is_named() -> None:
     with pytest.raises(ValueError, match="'smoke', expected tcp, http, mqtt or coap"):
         create("smoke", "d", "h", 1)
+
+
+async def test_a_device_measures_as_often_as_it_is_configured_to() -> None:
+    said: asyncio.Queue[object] = asyncio.Queue()
+    memory = Memory()
+    stop = asyncio.Event()
+
+    def publisher_for(_: str, obey: Obey | None) -> Publisher:
+        assert obey is not None
+        command = {"id": "configuration-1", "device": "room-001", "name": "configure"}
+        asyncio.get_running_loop().call_later(
+            0.3, obey, {**command, "parameters": {"version": 1, "values": {"interval": 0.05}}}, said.put_nowait
+        )
+        return memory
+
+    running = asyncio.create_task(run([Room.numbered(0, seed=1)], Plan(1 / 3600), "memory", publisher_for, stop))
+    async with asyncio.timeout(20):
+        await said.get()
+        while len(memory.readings) < 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        first = len(memory.readings)
+        while len(memory.readings) < first + 10:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        stop.set()
+        account = await running
+    times = [one.time for one in memory.readings]
+    assert account.acknowledged == account.sent == len(times) == len(set(times))
+    assert all(0.04 < later - earlier < 0.06 for earlier, later in pairwise(times[-9:]))

@@ -90,6 +90,22 @@ class KnownDevices:
         self.tokens[f"s-{name}"] = name
 
 
+class CountedConfigurations(Configurations):
+    """Configurations, with a count of what was said of them."""
+
+    noted = 0
+
+    async def note(self, *arguments: Any) -> Any:
+        state = await super().note(*arguments)
+        self.noted += 1
+        return state
+
+    async def report(self, *arguments: Any) -> Any:
+        state = await super().report(*arguments)
+        self.noted += 1
+        return state
+
+
 class Bench:
     """What a connector stands on, what it counted, and what it produced."""
 
@@ -111,7 +127,7 @@ class Bench:
         own = decoders or Decoders()
         catalogue = Catalogue.of(["device", "host"], "", own.forms)
         self.control = Control(redis, self.settings.partitions, self.producer)  # type: ignore[arg-type]
-        self.configurations = Configurations(redis, self.settings.partitions)  # type: ignore[arg-type]
+        self.configurations = CountedConfigurations(redis, self.settings.partitions)  # type: ignore[arg-type]
         self.dispatcher = Dispatcher(self.control, self.configurations, doorkeeper, redis, "tcp/test")  # type: ignore[arg-type]
         if redis is None:
             self.dispatcher._look_soon = lambda: None  # type: ignore[method-assign]
