@@ -117,6 +117,31 @@ class RuleTable(Board):
     _esm = STATIC / "rules.js"
 
 
+class _Controls(_Component):
+    """A component that asks the REST API itself, with its visitor's session."""
+
+    __abstract = True
+
+    may = param.Boolean(default=False, doc="Whether its visitor may send commands and change settings.")
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**{"stylesheets": [_STYLE, _BOARD_STYLE], **params})
+
+
+class DeviceControls(_Controls):
+    """What a device is asked to do, and how it is configured."""
+
+    _esm = STATIC / "control.js"
+
+    device = param.String(default="", doc="Its name.")
+
+
+class FleetControls(_Controls):
+    """Commands and configuration for many devices, and how far rollouts are."""
+
+    _esm = STATIC / "rollouts.js"
+
+
 class PipelineBoard(Board):
     """The ledger, throughput, analytics and parts."""
 

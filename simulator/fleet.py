@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from simulator.firmware import Load
-from simulator.publishers import NotAcknowledged, Obey, Publisher, Reading, first_number
+from simulator.publishers import Controlled, NotAcknowledged, Publisher, Reading, first_number
 from simulator.room import Room
 from simulator.thermostat import Thermostat
 
@@ -83,7 +83,7 @@ async def run(
     rooms: Sequence[Room],
     plan: Plan,
     protocol: str,
-    publisher_for: Callable[[str, Obey | None], Publisher],
+    publisher_for: Callable[[str, Controlled | None], Publisher],
     stop: asyncio.Event,
     account: Account | None = None,
     load: Load | None = None,
@@ -94,7 +94,7 @@ async def run(
         rooms: Where the devices are.
         plan: What each does.
         protocol: What the account says it is.
-        publisher_for: Returns the way of a device, from its name and what obeys commands.
+        publisher_for: Returns the way of a device, from its name and what is told to it.
         stop: Ends it.
         account: Where it is counted meanwhile.
         load: How devices load firmware, if they do.
@@ -104,7 +104,7 @@ async def run(
     async with asyncio.TaskGroup() as tasks:
         for room in rooms:
             thermostat = Thermostat(load)
-            publisher = publisher_for(room.device, None if plan.integers else thermostat.obey)
+            publisher = publisher_for(room.device, None if plan.integers else thermostat)
             device = _Device(room, plan, publisher, account, stop, thermostat)
             tasks.create_task(device.run(), name=room.device)
     account.seconds = round(time.monotonic() - began, 3)

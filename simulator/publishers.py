@@ -18,6 +18,9 @@ from typing import Any, Protocol
 
 ACKNOWLEDGE_SECONDS = 15.0
 CONNECT_SECONDS = 10.0
+POLL_SECONDS = 30.0
+"""How long an HTTP device waits for a command before it asks again."""
+
 OBSERVE_SECONDS = 60.0
 """After so long a CoAP device observes anew: what it has heard is not fresh any more (Max-Age, RFC 7641 §3.3.1)."""
 
@@ -25,8 +28,15 @@ OBSERVE_SECONDS = 60.0
 Say = Callable[[Mapping[str, Any]], None]
 """Sends a reply; there may be several to one command."""
 
-Obey = Callable[[Mapping[str, Any], Say], None]
-"""Does what a command says, and replies, now or later."""
+
+class Controlled(Protocol):
+    """What is told to a device."""
+
+    def obey(self, command: Mapping[str, Any], say: Say) -> None:
+        """Do what a command says, and reply, now or later."""
+
+    def report(self) -> Mapping[str, Any]:
+        """Return the reply that says how it is configured; it is sent when the device comes."""
 
 
 class NotAcknowledged(Exception):
@@ -75,7 +85,7 @@ def create(
     mqtt_version: str = "3.1.1",
     token: str | None = None,
     user: str | None = None,
-    obey: Obey | None = None,
+    controlled: Controlled | None = None,
 ) -> Publisher:
     """Return a publisher for one device; it connects when it first publishes.
 
@@ -87,32 +97,34 @@ def create(
         mqtt_version: 5 or 3.1.1; every broker speaks the latter.
         token: The device's, or its gateway's.
         user: With MQTT, whose token it is, if not the device's.
-        obey: Does what a command says and replies; not with HTTP. Without it no commands are asked for.
+        controlled: Does what commands say. Without it no commands are asked for.
 
     Raises:
         ValueError: the protocol is not tcp, http, mqtt or coap.
     """
     match protocol:
         case "tcp":
-            return TcpPublisher(device, host, port, token, obey)
+            return TcpPublisher(device, host, port, token, controlled)
         case "http":
-            return HttpPublisher(device, host, port, token)
+            return HttpPublisher(device, host, port, token, controlled)
         case "mqtt":
-            return MqttPublisher(device, host, port, mqtt_version, user or device, token, obey)
+            return MqttPublisher(device, host, port, mqtt_version, user or device, token, controlled)
         case "coap":
-            return CoapPublisher(device, host, port, token, obey)
+            return CoapPublisher(device, host, port, token, controlled)
     raise ValueError(f"protocol {protocol!r}, expected tcp, http, mqtt or coap")
 
 
 class TcpPublisher:
     """NDJSON SenML with acknowledgements; commands on the same connection."""
 
-    def __init__(self, device: str, host: str, port: int, token: str | None = None, obey: Obey | None = None) -> None:
+    def __init__(
+        self, device: str, host: str, port: int, token: str | None = None, controlled: Controlled | None = None
+    ) -> None:
         self._device = device
         self._address = (host, port)
         shown = {} if token is None else {"device": device, "token": token}
-        self._hello = {**shown, "ack": True} | ({} if obey is None else {"device": device, "commands": True})
-        self._obey = obey
+        self._hello = {**shown, "ack": True} | ({} if controlled is None else {"device": device, "commands": True})
+        self._controlled = controlled
         self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._acknowledged = self._refused = 0
@@ -141,7 +153,9 @@ class TcpPublisher:
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         self._stream = reader, writer = await asyncio.open_connection(*self._address)
         self._acknowledged = self._refused = 0
-        writer.write(json.dumps({"hello": self._hello}).encode() + b"\n")
+        writer.write(_line({"hello": self._hello}))
+        if self._controlled is not None:
+            writer.write(_line({"reply": self._controlled.report()}))
         self._listening = asyncio.create_task(self._listen(reader, writer), name=f"listen-{self._device}")
         return reader, writer
 
@@ -163,33 +177,36 @@ class TcpPublisher:
                     self._refused += int(said["error"]["count"])
                 elif "ack" in said:
                     self._acknowledged = int(said["ack"])
-                elif "command" in said and self._obey is not None:
-                    self._obey(said["command"], lambda reply: writer.write(_line({"reply": reply})))
+                elif "command" in said and self._controlled is not None:
+                    self._controlled.obey(said["command"], lambda reply: writer.write(_line({"reply": reply})))
                 self._heard.set()
         finally:
             asyncio.get_running_loop().call_soon(self._heard.set)  # when this is done
 
 
 class HttpPublisher:
-    """A POST of SenML JSON for each pack, over a connection that is kept."""
+    """A POST of SenML JSON for each pack, over a connection that is kept; commands are polled over another (RFC 6202)."""
 
-    def __init__(self, device: str, host: str, port: int, token: str | None = None) -> None:
+    def __init__(
+        self, device: str, host: str, port: int, token: str | None = None, controlled: Controlled | None = None
+    ) -> None:
         self._device = device
+        self._controlled = controlled
+        self._polling: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._address = (host, port)
         self._authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self._stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def publish(self, readings: Sequence[Reading]) -> int:
+        if self._controlled is not None and self._polling is None:
+            self._polling = asyncio.create_task(self._poll(self._controlled), name=f"poll-{self._device}")
         body = json.dumps(_records(readings, self._device + "/")).encode()
-        head = (
-            f"POST /api/v1/readings HTTP/1.1\r\nHost: {self._address[0]}\r\n{self._authorization}"
-            f"Content-Type: application/senml+json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
         try:
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
                 reader, writer = self._stream or await asyncio.open_connection(*self._address)
                 self._stream = reader, writer
-                writer.write(head.encode() + body)
+                writer.write(self._request("POST", "readings", "application/senml+json", body))
                 status, answer = await _http_answer(reader)
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
             await self.close()
@@ -201,8 +218,50 @@ class HttpPublisher:
         raise NotAcknowledged(f"{self._address}: {status} {answer[:200]!r}")
 
     async def close(self) -> None:
+        for task in filter(None, (self._polling, *self._tasks)):
+            task.cancel()
         stream, self._stream = self._stream, None
         await _close(stream)
+
+    def _request(self, method: str, path: str, kind: str, body: bytes) -> bytes:
+        head = (
+            f"{method} /api/v1/{path} HTTP/1.1\r\nHost: {self._address[0]}\r\n{self._authorization}"
+            f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    async def _poll(self, controlled: Controlled) -> None:
+        """Say how it is configured, and ask for commands until cancelled."""
+        await self._reply(controlled.report())
+        while True:
+            try:
+                async with asyncio.timeout(POLL_SECONDS + ACKNOWLEDGE_SECONDS):
+                    path = f"commands?device={self._device}&wait={POLL_SECONDS:g}"
+                    status, answer = await self._ask("GET", path, b"")
+            except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+                status = 503
+            if status == 200:
+                controlled.obey(json.loads(answer), self._reply_soon)
+            elif status != 204:
+                await asyncio.sleep(1.0)
+
+    def _reply_soon(self, reply: Mapping[str, Any]) -> None:
+        task = asyncio.create_task(self._reply(reply), name=f"reply-{self._device}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reply(self, reply: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):  # it is asked again, or expires
+            await self._ask("POST", f"replies?device={self._device}", json.dumps(reply).encode())
+
+    async def _ask(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """Send a request over a connection of its own."""
+        stream = await asyncio.open_connection(*self._address)
+        try:
+            stream[1].write(self._request(method, path, "application/json", body))
+            return await _http_answer(stream[0])
+        finally:
+            await _close(stream)
 
 
 async def _close(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None) -> None:
@@ -230,9 +289,9 @@ class MqttPublisher:
         version: str,
         user: str | None = None,
         token: str | None = None,
-        obey: Obey | None = None,
+        controlled: Controlled | None = None,
     ) -> None:
-        self._obey = obey
+        self._controlled = controlled
         self._device = device
         self._user = user
         self._token = token
@@ -277,13 +336,14 @@ class MqttPublisher:
             client.set_auth_credentials(self._user, self._token)
         client.on_message = self._on_message
         await client.connect(*self._address, keepalive=30, version=MQTTv50 if self._version == "5" else MQTTv311)
-        if self._obey is not None:
+        if self._controlled is not None:
             client.subscribe(f"devices/{self._device}/commands/+", qos=1)
+            client.publish(f"devices/{self._device}/replies", json.dumps(self._controlled.report()), qos=1)
 
     def _on_message(self, client: Any, topic: str, payload: bytes, qos: int, properties: Any) -> int:
-        if self._obey is not None:
+        if self._controlled is not None:
             topic = f"devices/{self._device}/replies"
-            self._obey(json.loads(payload), lambda reply: client.publish(topic, json.dumps(reply), qos=1))
+            self._controlled.obey(json.loads(payload), lambda reply: client.publish(topic, json.dumps(reply), qos=1))
         return 0
 
 
@@ -294,9 +354,11 @@ class CoapPublisher:
     (RFC 7959 §2.5).
     """
 
-    def __init__(self, device: str, host: str, port: int, token: str | None = None, obey: Obey | None = None) -> None:
+    def __init__(
+        self, device: str, host: str, port: int, token: str | None = None, controlled: Controlled | None = None
+    ) -> None:
         self._device = device
-        self._obey = obey
+        self._controlled = controlled
         query = f"?token={token}" if token else ""
         self._uri = f"coap://{host}:{port}/readings{query}"
         self._own = f"coap://{host}:{port}/devices/{device}/{{}}{query}"
@@ -309,8 +371,8 @@ class CoapPublisher:
 
         if self._context is None:
             self._context = await aiocoap.Context.create_client_context(transports=["udp6"])
-            if self._obey is not None:
-                self._start(self._observe(self._context, self._obey))
+            if self._controlled is not None:
+                self._start(self._observe(self._context, self._controlled))
         payload = json.dumps(_records(readings, self._device + "/")).encode()
         request = aiocoap.Message(code=aiocoap.POST, uri=self._uri, payload=payload, content_format=110)
         try:
@@ -338,18 +400,21 @@ class CoapPublisher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _observe(self, context: Any, obey: Obey) -> None:
+    async def _observe(self, context: Any, controlled: Controlled) -> None:
         """Observe our commands (RFC 7641), and anew after a while without a word: our address may have changed."""
         import aiocoap
         from aiocoap import error as coap_error
 
+        self._start(self._reply(context, controlled.report()))
         while True:
             asked = context.request(aiocoap.Message(code=aiocoap.GET, uri=self._own.format("commands"), observe=0))
             try:
                 async with asyncio.timeout(OBSERVE_SECONDS):
                     await asked.response
                     async for notification in asked.observation:
-                        obey(json.loads(notification.payload), lambda reply: self._start(self._reply(context, reply)))
+                        controlled.obey(
+                            json.loads(notification.payload), lambda reply: self._start(self._reply(context, reply))
+                        )
             except (OSError, TimeoutError, ValueError, coap_error.Error):
                 await asyncio.sleep(0 if asked.response.done() else 1.0)
             finally:

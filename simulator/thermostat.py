@@ -52,6 +52,7 @@ class Thermostat:
         self.interval: float | None = None
         self.calibration = 0.0
         self.firmware = FIRST_FIRMWARE
+        self._version = 0
         self.changed: Callable[[], None] = lambda: None
         self._load = load
         self._updating: asyncio.Task[None] | None = None
@@ -61,7 +62,7 @@ class Thermostat:
         """Do what a command says, once, and reply to it."""
         id, about = str(command["id"]), {"id": command["id"], "device": command["device"]}
         if command["name"] == "configure":
-            self._configure(about, command["parameters"]["values"], say)
+            self._configure(about, command["parameters"], say)
             return
         if id not in self._replies:
             try:
@@ -83,8 +84,13 @@ class Thermostat:
         found: dict[str, Any] = {"calibration": self.calibration, "firmware": self.firmware}
         return found if self.interval is None else found | {"interval": self.interval}
 
-    def _configure(self, about: Mapping[str, Any], values: Mapping[str, Any], say: Say) -> None:
+    def report(self) -> Mapping[str, Any]:
+        """Return what it says when it comes: a simulated device that was started anew has forgotten all settings."""
+        return {"id": f"configuration-{self._version}", "result": self.settings()}
+
+    def _configure(self, about: Mapping[str, Any], parameters: Mapping[str, Any], say: Say) -> None:
         """Take over all settings, or none."""
+        values = parameters["values"]
         for name, value in values.items():
             if name == "firmware":
                 continue
@@ -95,6 +101,7 @@ class Thermostat:
             if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
                 say({**about, "error": f"{name} is {value!r}, expected a number from {least:g} to {most:g}"})
                 return
+        self._version = parameters["version"]
         self.interval = values.get("interval")
         self.calibration = values.get("calibration", 0.0)
         self.changed()

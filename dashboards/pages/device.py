@@ -10,13 +10,15 @@ import panel as pn
 from dashboards import shell
 from dashboards.alarm_spans import spans
 from dashboards.charts import MAX_LINES, LiveChart, Quantity, TooMuch, alarm_columns, alarm_source, check_fits
-from dashboards.components import DeviceDetails, DeviceHead
+from dashboards.components import DeviceControls, DeviceDetails, DeviceHead
 from dashboards.feed import Feed
 from dashboards.fleet import Fleet, News
 from dashboards.known import Known
 from dashboards.pages.history import HistoryPart
 from dashboards.pages.session import Session, argument, arguments
+from dashboards.visitor import Visitor, visitor
 from dashboards.window import SPAN, Change
+from isotherm.accounts.role import Role
 from isotherm.alarms.table import Alarm
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
@@ -37,7 +39,7 @@ SHOWN_ALARMS = 50
 
 def page(feed: Feed, reader: Reader, events: EventLog) -> pn.Template:
     """Build the page for one session."""
-    return DevicePage(feed, reader, events, device=argument("id"), metrics=arguments("metric")).template
+    return DevicePage(feed, reader, events, device=argument("id"), metrics=arguments("metric"), who=visitor()).template
 
 
 class _Line:
@@ -65,7 +67,7 @@ class DevicePage(Session):
     What metrics a device has is known only when the store has answered; from then on some of them are shown.
     """
 
-    def __init__(self, feed: Feed, reader: Reader, events: EventLog, device: str, metrics: list[str]) -> None:
+    def __init__(self, feed: Feed, reader: Reader, events: EventLog, device: str, metrics: list[str], who: Visitor) -> None:
         super().__init__(feed)
         self._reader = reader
         self._log = events
@@ -93,6 +95,7 @@ class DevicePage(Session):
             ranges=self._history.bar,
             history=pn.pane.Bokeh(self._history.chart.figure, sizing_mode="stretch_width", margin=0),
             details=self._details,
+            controls=DeviceControls(device=device if is_device_name(device) else "", may=who.may(Role.OPERATOR)),
         )
 
     def fleet_changed(self, fleet: Fleet, news: News) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 import panel as pn
 
 from dashboards import shell
-from dashboards.components import FleetTable
+from dashboards.components import FleetControls, FleetTable
 from dashboards.feed import Feed
 from dashboards.fleet import Fleet, News
 from dashboards.known import Health, Known
 from dashboards.pages.session import Session
 from dashboards.sparks import Spark, Sparks
+from dashboards.visitor import visitor
+from isotherm.accounts.role import Role
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
 from isotherm.registry import Device
@@ -47,7 +49,7 @@ class FleetPage(Session):
         self._wanted: OrderedDict[str, None] = OrderedDict()
         self._reading: asyncio.Task[None] | None = None
         self._table = FleetTable(ready=self._ready, sparks=self._ask_sparks)
-        self.template = shell.page(fleet=self._table)
+        self.template = shell.page(fleet=self._table, controls=FleetControls(may=visitor().may(Role.OPERATOR)))
 
     def fleet_changed(self, fleet: Fleet, news: News) -> None:
         """Send columns: everything, or the rows that changed."""

@@ -133,6 +133,28 @@ window.isotherm = (() => {
     return { box, main };
   };
 
+  // A request to the REST API, with the session of this page; a refusal is thrown, with its status and what is wrong.
+  const api = async (method, path, body) => {
+    const headers = body === undefined ? {} : { "content-type": "application/json" };
+    if (method === "POST") headers["idempotency-key"] = crypto.randomUUID?.() ?? String(Math.random());
+    const answer = await fetch(`/api/v1${path}`, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(20_000) });
+    if (answer.ok) return answer.status === 204 ? null : answer.json();
+    const problem = await answer.json().catch(() => ({}));
+    const wrong = (problem.errors ?? []).map((one) => [one.field, one.rule ?? one.detail].filter(Boolean).join(": ")).join("; ");
+    throw Object.assign(new Error([problem.detail ?? answer.statusText, wrong].filter(Boolean).join("; ")), { status: answer.status });
+  };
+  // What a person types, `times=3 colour=red`: values are JSON, or else text; nothing is null, where that is `allowed`.
+  const parsed = (text, allowed = false) => {
+    const found = {};
+    for (const part of text.match(/[^\s=]+=(?:"(?:[^"\\]|\\.)*"|\{.*?\}(?=\s|$)|\[.*?\](?=\s|$)|[^\s]*)|\S+/g) ?? []) {
+      const [, name, value] = part.match(/^([^=]+)=(.*)$/s) ?? [];
+      if (!name || (value === "" && !allowed)) throw new Error(`“${part}”, expected name=value`);
+      try { found[name] = value === "" ? null : JSON.parse(value); } catch { found[name] = value; }
+    }
+    return found;
+  };
+  const worded = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
   // A websocket that is lost is not taken up again: its session is gone with it. The page comes back as a new one.
   let lost = false;
   const recover = async () => {
@@ -169,5 +191,5 @@ window.isotherm = (() => {
       one.textContent = moment(time);
     }
   });
-  return { clock, now, number, ago, span, duration, units, withUnit, measured, live, utc, zone, moment, tick, element, asker, dialog };
+  return { clock, now, number, ago, span, duration, units, withUnit, measured, live, utc, zone, moment, tick, element, asker, dialog, api, parsed, worded };
 })();

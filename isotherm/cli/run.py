@@ -135,7 +135,7 @@ def simulate(
                 rooms,
                 Plan(rate, seconds, integers),
                 protocol,
-                lambda device, obey: create(
+                lambda device, controlled: create(
                     protocol,
                     device,
                     host,
@@ -143,7 +143,7 @@ def simulate(
                     mqtt_version=settings.mqtt_version,
                     token=shown,
                     user=gateway,
-                    obey=obey,
+                    controlled=controlled,
                 ),
                 stop,
                 account,

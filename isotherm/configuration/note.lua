@@ -61,8 +61,9 @@ if what == 'confirmed' or what == 'reported' then
 elseif version == current and current > 0 then
   if what == 'returned' and is_open then
     call('ZADD', DUE, 'XX', now, device)
-  elseif what == 'sent' and state == 'pending' then
-    move(device, 'sent', 'given', now)
+  elseif what == 'sent' then
+    call('HSET', device_key(device), 'given', now)
+    if state == 'pending' then move(device, 'sent') end
   elseif what == 'progress' and is_open then
     call('ZADD', DUE, 'XX', now + tonumber(ARGV[6]), device)
     move(device, 'sent', 'progress', ARGV[5])

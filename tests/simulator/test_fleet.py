@@ -8,7 +8,7 @@ import pytest
 
 from simulator import fleet as module
 from simulator.fleet import Plan, run
-from simulator.publishers import NotAcknowledged, Obey, Publisher, Reading, create
+from simulator.publishers import Controlled, NotAcknowledged, Publisher, Reading, create
 from simulator.room import Room
 
 
@@ -34,7 +34,7 @@ class Memory:
 
 
 async def fleet(plan: Plan, publishers: dict[str, Memory], rooms: int = 1) -> module.Account:
-    def publisher_for(device: str, obey: Obey | None) -> Publisher:
+    def publisher_for(device: str, controlled: Controlled | None) -> Publisher:
         return publishers.setdefault(device, Memory())
 
     every = [Room.numbered(number, seed=7) for number in range(rooms)]
@@ -103,11 +103,11 @@ async def test_a_device_measures_as_often_as_it_is_configured_to() -> None:
     memory = Memory()
     stop = asyncio.Event()
 
-    def publisher_for(_: str, obey: Obey | None) -> Publisher:
-        assert obey is not None
+    def publisher_for(_: str, controlled: Controlled | None) -> Publisher:
+        assert controlled is not None
         command = {"id": "configuration-1", "device": "room-001", "name": "configure"}
         asyncio.get_running_loop().call_later(
-            0.3, obey, {**command, "parameters": {"version": 1, "values": {"interval": 0.05}}}, said.put_nowait
+            0.3, controlled.obey, {**command, "parameters": {"version": 1, "values": {"interval": 0.05}}}, said.put_nowait
         )
         return memory
 
