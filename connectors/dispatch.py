@@ -134,21 +134,28 @@ class Dispatcher:
         self._throttle = Throttle()
 
     @contextmanager
-    def reaching(self, device: str, outlet: Outlet) -> Iterator[None]:
+    def reaching(self, device: str, outlet: Outlet, *, is_new: bool = True) -> Iterator[None]:
         """Let commands for a device, and a gateway's children, take a way for the length of the block."""
-        self.enter(device, outlet)
+        self.enter(device, outlet, is_new=is_new)
         try:
             yield
         finally:
             self.leave(device, outlet)
 
-    def enter(self, device: str, outlet: Outlet) -> None:
-        """Let commands for a device, and a gateway's children, take a way from now on; of several the last is taken."""
+    def enter(self, device: str, outlet: Outlet, *, is_new: bool = True) -> None:
+        """Let commands for a device, and a gateway's children, take a way from now on; of several the last is taken.
+
+        Args:
+            device: Who has come.
+            outlet: The way.
+            is_new: It may have lost what it was given before: a configuration that it has not reported is given again.
+        """
         self._outlets[device].append(outlet)
-        self._came.add(device)
+        if is_new:
+            self._came.add(device)
         self.heard(device)
         self._wake(device)
-        self._start(self._wake_children(device))
+        self._start(self._wake_children(device, is_new))
 
     def leave(self, device: str, outlet: Outlet) -> None:
         """Take the way no longer."""
@@ -270,12 +277,13 @@ class Dispatcher:
             self._busy.add(device)
             self._start(self._drain(device))
 
-    async def _wake_children(self, device: str) -> None:
+    async def _wake_children(self, device: str, is_new: bool) -> None:
         try:
             children = await self._doorkeeper.children_of(device)
         except Unavailable:
             return  # everything is looked at when it is back
-        self._came |= children
+        if is_new:
+            self._came |= children
         for child in children:
             self._wake(child)
 

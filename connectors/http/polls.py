@@ -48,7 +48,7 @@ class Polls:
         poll = _Poll(request)
         self._open.add(poll)
         try:
-            with self._dispatcher.reaching(identity.device, poll):
+            with self._dispatcher.reaching(identity.device, poll, is_new=False):  # it asks all the time
                 return await poll.answer(0.0 if self._is_stopping else wait)
         finally:
             poll.end("returned")

@@ -52,6 +52,8 @@ class Poller:
 class TestHttp(CommandContract):
     """The contract."""
 
+    is_seen_to_come = False
+
     @asynccontextmanager
     async def listening(self, bench: Bench) -> AsyncIterator[Come]:
         async with client_of(bench) as client:
