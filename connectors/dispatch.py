@@ -31,6 +31,7 @@ from isotherm.commands import Command, Control
 from isotherm.commands.command import is_id
 from isotherm.configuration import Configurations
 from isotherm.configuration.configuration import version_in
+from isotherm.configuration.table import Noted
 from isotherm.errors import InvalidReading, Unavailable
 from isotherm.logs import Throttle
 from isotherm.process import end
@@ -50,6 +51,9 @@ LISTEN_SECONDS = 30.0
 
 STRANGER_SECONDS = 0.3
 """How long a command for a device that a broker may know, or not, is left to connectors that have a connection of it."""
+
+MAX_ASKING = 32
+"""Devices for which the store is asked at the same time, and replies that are kept: each takes a connection."""
 
 LOOK_SECONDS = 0.2
 """How long devices that are new to a broker gather before it is looked what waits for them."""
@@ -130,6 +134,7 @@ class Dispatcher:
         self._came: set[str] = set()  # devices that have come, and were not given their configuration since
         self._will_look = False
         self._returned: dict[str, asyncio.Event] = {}  # device → is set when it is heard of
+        self._asking, self._replying = asyncio.Semaphore(MAX_ASKING), asyncio.Semaphore(MAX_ASKING)
         self._is_stopping = False
         self._throttle = Throttle()
 
@@ -203,9 +208,14 @@ class Dispatcher:
             Unavailable: Kafka or the store does not answer.
         """
         device, reply = reply_of(identity, data)
+        async with self._replying:
+            await self._keep(device, reply)
+        return reply.id
+
+    async def _keep(self, device: str, reply: Reply) -> None:
         if (version := version_in(reply.id)) is not None:
             await self._report(device, version, reply)
-            return reply.id
+            return
         command = await self._control.table.get(device, reply.id) if is_id(reply.id) else None
         if command is None or not command.attempt:
             raise InvalidReading("command", f"{device} was given no command {reply.id[:40]!r}, or long ago")
@@ -215,7 +225,6 @@ class Dispatcher:
             await self._control.note(command, "answered", result=bytes(reply.result).decode(), via=self._via)
         else:
             await self._control.note(command, "delivered", via=self._via)
-        return reply.id
 
     async def _report(self, device: str, version: int, reply: Reply) -> None:
         """Take in what a device says of its configuration."""
@@ -326,11 +335,12 @@ class Dispatcher:
 
     async def _next(self, device: str) -> Command | None:
         """Take up what comes next for a device: its commands, then its configuration."""
-        command = await self._control.claim(device, self._via)
-        if command is None:
-            command = await self._configurations.claim(device, self._via, is_new=device in self._came)
-            self._came.discard(device)
-        return command
+        async with self._asking:
+            command = await self._control.claim(device, self._via)
+            if command is None:
+                command = await self._configurations.claim(device, self._via, is_new=device in self._came)
+                self._came.discard(device)
+            return command
 
     async def _outlet_of(self, device: str) -> Outlet | None:
         """Return the way to a device: its own, its gateway's, or the broker's."""
@@ -351,10 +361,12 @@ class Dispatcher:
         version = version_in(command.id)
         while True:
             try:
-                if version is None:
-                    await self._control.note(command, given, via=self._via)
-                else:
-                    await self._configurations.note(command.device, version, "returned" if given == "returned" else "sent")
+                async with self._asking:
+                    if version is None:
+                        await self._control.note(command, given, via=self._via)
+                    else:
+                        what: Noted = "returned" if given == "returned" else "sent"
+                        await self._configurations.note(command.device, version, what)
                 return
             except Unavailable as error:
                 if self._throttle("note") is not None:

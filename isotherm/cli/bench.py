@@ -173,6 +173,46 @@ def agents(
 
 
 @app.command()
+def commands(
+    count: Annotated[int, typer.Option(help="Commands to the device of each protocol.", min=10)] = 200,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send commands over each protocol, and measure how soon the answers are back.
+
+    Prints ms from the request to the REST API until its answer holds that of the device, p50, p95 and p99: TCP, WebSocket,
+    HTTP (long polling), MQTT and CoAP (Observe), one after the other.
+    """
+    from rich.console import Console
+
+    from isotherm.cli.bench_control import commands as measure
+
+    with _stack(Settings.load(data_dir=data_dir)) as (settings, _), Console(stderr=True).status("") as status:
+        figures = asyncio.run(measure(settings, count, status.update))
+    _print({**_machine(), **figures}, as_json)
+
+
+@app.command()
+def configuration(
+    devices: Annotated[int, typer.Option(help="Devices, each with a connection.", min=1)] = 10_000,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Configure very many connected devices with one rollout, and measure how soon all have reported."""
+    from rich.console import Console
+
+    from isotherm.cli.bench_control import configuration as measure
+
+    if (limit := raise_file_limit()) < devices + 100:
+        raise StackError(f"{devices} connections need as many open files; the limit is {limit} (ulimit -Hn)")
+    with _stack(Settings.load(data_dir=data_dir)) as (settings, supervisor), Console(stderr=True).status("") as status:
+        figures = asyncio.run(
+            measure(settings, supervisor, devices, lambda what, done: status.update(f"{what}: {done:,} of {devices:,}"))
+        )
+    _print({**_machine(), **figures}, as_json)
+
+
+@app.command()
 def web(
     sessions: Annotated[int, typer.Option(help="Pages that are open at the same time.", min=1)] = 100,
     opened: Annotated[int, typer.Option(help="Pages that are opened and closed while memory is weighed.", min=20)] = 500,
@@ -207,6 +247,10 @@ def store(as_json: AsJson = False) -> None:
     from isotherm.cli.bench_store import measure
 
     _print({"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2), **asyncio.run(measure())}, as_json)
+
+
+def _machine() -> dict[str, Any]:
+    return {"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2)}
 
 
 def _print(figures: dict[str, Any], as_json: bool) -> None:
