@@ -155,6 +155,7 @@ class _Connection(Connection):
         "_asking",
         "_began",
         "_commanded",
+        "_early",
         "_form",
         "_framer",
         "_hello",
@@ -182,6 +183,7 @@ class _Connection(Connection):
         self._acknowledges = False
         self._commanded: str | None = None  # the device whose commands it gets
         self._replying = 0  # replies that Kafka has not got yet
+        self._early: list[bytes] = []  # replies that came before it was known whose they are
         self._answers = Answers()
         self._inbox: list[bytes | Decoded] = []  # complete lines, and rejects
         self._pieces: Iterator[Decoded] = iter(())  # of the lines that are being taken in
@@ -295,6 +297,7 @@ class _Connection(Connection):
             self._asking = None
             self._identified_at = _now()
             self._take_commands()
+            self._keep_early()
             self._work()
 
         if doorkeeper.is_open and certified is None and hello.device is None:
@@ -306,6 +309,9 @@ class _Connection(Connection):
         """Keep what an unknown peer sent as a reject, tell it, and close."""
         word = "auth" if isinstance(reason, Unauthorized) else "unavailable"
         lines = b"".join(one for one in self._inbox if isinstance(one, bytes)).splitlines()
+        lines += self._early
+        self._replying -= len(self._early)
+        self._early = []
         framed = [one for one in self._inbox if isinstance(one, Decoded)]
         refused = [Rejected(word, str(reason), line) for line in lines if line.strip()]
         self._inbox = [Decoded.nothing(*refused), *framed] if refused else [*framed]
@@ -342,8 +348,16 @@ class _Connection(Connection):
                 others.append(one)
             else:
                 self._replying += 1
-                self._listener.run(self._reply(reply))
+                self._early.append(reply)
+        if self._asking is None:
+            self._keep_early()
         return b"".join(others)
+
+    def _keep_early(self) -> None:
+        """Keep the replies that came, now that it is known for whom the peer may speak."""
+        replies, self._early = self._early, []
+        for reply in replies:
+            self._listener.run(self._reply(reply))
 
     async def _reply(self, data: bytes) -> None:
         """Keep a reply; it is refused as a reading is, and kept."""
@@ -368,7 +382,7 @@ class _Connection(Connection):
             self._inbox.append(Decoded.nothing(*rejects))
         if lines and not self._began:
             lines = self._begin(lines)
-        if self._commanded is not None and b'"reply"' in lines:
+        if self._hello is not None and self._hello.commands and b'"reply"' in lines:
             lines = self._take_replies(lines)
         if lines:
             self._inbox.append(lines)

@@ -133,7 +133,7 @@ class DeviceControls(_Controls):
 
     _esm = STATIC / "control.js"
 
-    device = param.String(default="", doc="Its name.")
+    device = param.String(default="", doc="Its name; empty while it is not registered.")
 
 
 class FleetControls(_Controls):

@@ -86,6 +86,7 @@ class DevicePage(Session):
         self._alarm_source = alarm_source()
         self._head = DeviceHead(ready=self._ready, choose=self._choose, state=self._state())
         self._details = DeviceDetails()
+        self._controls = DeviceControls(may=who.may(Role.OPERATOR))
         now, lines = now_us(), min(max(1, len(metrics)), MAX_LINES)
         self._live = LiveChart(now - SPAN, now, self._alarm_source, lines)
         self._history = HistoryPart(reader, device, self._alarm_source, self.drawing, lines)
@@ -95,7 +96,7 @@ class DevicePage(Session):
             ranges=self._history.bar,
             history=pn.pane.Bokeh(self._history.chart.figure, sizing_mode="stretch_width", margin=0),
             details=self._details,
-            controls=DeviceControls(device=device if is_device_name(device) else "", may=who.may(Role.OPERATOR)),
+            controls=self._controls,
         )
 
     def fleet_changed(self, fleet: Fleet, news: News) -> None:
@@ -117,6 +118,7 @@ class DevicePage(Session):
         if before[:2] != (self._presence, self._entry):
             with self.drawing():
                 self._head.state = self._state(known=bool(self._head.state["known"]))
+                self._controls.device = "" if self._entry is None else self._device
         if before[2] != self._alarms:
             self._show_alarms()
 

@@ -7,7 +7,7 @@ const SHOWN = 10;
 const OPEN = ["queued", "sent", "delivered"];
 
 export function render({ model }) {
-  const base = `/devices/${encodeURIComponent(model.device)}`;
+  const base = () => `/devices/${encodeURIComponent(model.device)}`;
   const said = element("p", { class: "said", role: "status" });
   let configuration = null;
 
@@ -23,7 +23,7 @@ export function render({ model }) {
     event.preventDefault();
     send.disabled = true;
     await tell(async () => {
-      await api("POST", `${base}/commands`, { name: name.value.trim(), parameters: parsed(parameters.value) });
+      await api("POST", `${base()}/commands`, { name: name.value.trim(), parameters: parsed(parameters.value) });
       parameters.value = name.value = "";
       return "";
     });
@@ -35,7 +35,7 @@ export function render({ model }) {
   // Configuration
   const state = element("span", { class: "stage" });
   const note = element("span", { class: "quiet" });
-  const push = button("Push again", () => act(() => api("POST", `${base}/configuration/push`), "It is given to the device once more."));
+  const push = button("Push again", () => act(() => api("POST", `${base()}/configuration/push`), "It is given to the device once more."));
   const add = button("Set", () => edit("", undefined));
   const settings = element("tbody", { role: "rowgroup" });
   const grid = table("settings", "Configuration", ["Setting", "Desired", "Reported", ""], settings);
@@ -87,7 +87,7 @@ export function render({ model }) {
   }
 
   async function change(values) {
-    await api("PATCH", `${base}/configuration`, { values });
+    await api("PATCH", `${base()}/configuration`, { values });
     await look();
   }
 
@@ -124,7 +124,7 @@ export function render({ model }) {
     commands.replaceChildren(...items.map((one) => {
       const asked = Date.parse(one.created);
       const words = Object.keys(one.parameters).length ? ` ${JSON.stringify(one.parameters)}` : "";
-      const cancel = button("Cancel", () => act(() => api("DELETE", `${base}/commands/${one.id}`), "It is cancelled."));
+      const cancel = button("Cancel", () => act(() => api("DELETE", `${base()}/commands/${one.id}`), "It is cancelled."));
       cancel.setAttribute("aria-label", `Cancel ${one.name}`);
       const stage = one.state === "answered" ? "cleared" : OPEN.includes(one.state) ? "seen" : "raised";
       return element("tr", { role: "row" }, cell("what", element("strong", {}, one.name), element("span", { class: "quiet" }, words)),
@@ -138,7 +138,7 @@ export function render({ model }) {
   let drawn = "";
   async function look() {
     try {
-      const [found, asked] = await Promise.all([api("GET", `${base}/configuration`), api("GET", `${base}/commands?limit=${SHOWN}`)]);
+      const [found, asked] = await Promise.all([api("GET", `${base()}/configuration`), api("GET", `${base()}/commands?limit=${SHOWN}`)]);
       const focus = view.getRootNode().activeElement?.getAttribute?.("aria-label");
       const news = JSON.stringify([found, asked]);
       if (news === drawn) return;
@@ -155,6 +155,7 @@ export function render({ model }) {
   }
 
   const polling = setInterval(() => { if (model.device && !document.hidden) look(); }, POLL_MS);
+  model.on("device", () => { if (model.device) look(); else view.hidden = true; });
   model.on("remove", () => clearInterval(polling));
   view.hidden = true;
   if (model.device) look();

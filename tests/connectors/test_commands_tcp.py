@@ -36,6 +36,16 @@ class TestTcp(CommandContract):
 
             yield come
 
+    async def test_a_device_reports_in_the_packet_of_its_hello(self, bench: Bench) -> None:
+        async with tcp.listening(bench.site) as where:
+            port = int(re.findall(r":(\d+)", where)[0])
+            peer = Peer(*await asyncio.open_connection("127.0.0.1", port))
+            hello = {"hello": {"device": "lamp", "ack": True, "commands": True}}
+            report = {"reply": {"id": "configuration-0", "result": {"interval": 1}}}
+            await peer.say(b"".join(json.dumps(one).encode() + b"\n" for one in (hello, report)))
+            assert await peer.hear() == {"replied": "configuration-0"}
+            peer.writer.close()
+
 
 async def say(peer: Peer, what: object) -> None:
     """Send a line."""

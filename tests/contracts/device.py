@@ -90,6 +90,9 @@ class Scripted:
 
         try:
             await script(hear, say)  # type: ignore[arg-type]
+            writer.write_eof()  # what was acknowledged arrives: a close with unread lines may reset the connection
+            while await reader.read(65536):
+                pass
         finally:
             writer.close()
 
