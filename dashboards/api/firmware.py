@@ -26,7 +26,7 @@ Version = Annotated[str, Path(pattern=f"^{NAME}$", examples=["1.2.0"])]
 KeyId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 Signature = Annotated[
     str,
-    Query(max_length=100, description="Ed25519 over name, version and SHA-256, in Base64; `isotherm firmware` makes it."),
+    Query(max_length=100, description="Ed25519 over name, version and SHA-256, in Base64."),
 ]
 _BODY: dict[str, Any] = {
     "requestBody": {
