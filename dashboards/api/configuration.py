@@ -147,9 +147,9 @@ class Action(BaseModel):
     )
 
 
-def device_router(redis: Client, rollouts: kept.Rollouts, desk: Desk) -> APIRouter:
+def device_router(redis: Client, rollouts: kept.Rollouts, desk: Desk, once: Once) -> APIRouter:
     """Return the routes of one device's configuration."""
-    routes = APIRouter(prefix="/devices/{device}/configuration", tags=["configuration"])
+    routes = APIRouter(prefix="/devices/{device}/configuration", tags=["configuration"], route_class=once.route())
     registry, configurations = Registry(redis), rollouts.configurations
 
     async def existing(device: str) -> Configuration:
@@ -177,7 +177,7 @@ def device_router(redis: Client, rollouts: kept.Rollouts, desk: Desk) -> APIRout
         return sent(request, Configuration(**described(found)))
 
     @routes.post("/push", response_model=Configuration)
-    async def push_configuration(request: Request, who: MayWrite, device: Name) -> Response:
+    async def push_configuration(request: Request, who: MayWrite, device: Name, _: IdempotencyKey = None) -> Response:
         """Give a device what it should have once more: one that could not, or has something else."""
         await existing(device)
         return sent(request, Configuration(**described(await desk.push(who, device))))

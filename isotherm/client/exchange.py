@@ -90,14 +90,16 @@ Moves = Generator[Request | Wait, Answer | NoAnswer | None, Got]
 class Listing(Generic[Item]):
     """A list that comes in pages."""
 
-    def __init__(self, path: str, item: type[Item], **query: str) -> None:
+    def __init__(self, path: str, item: type[Item], *, size: int = 0, **query: str) -> None:
+        """Prepare; ``size`` is how many items are asked for at a time, where these are fewer than PAGE."""
         self._path = path
+        self._size = size
         self._page: Any = Page[item]  # type: ignore[valid-type]
         self._query = tuple((name, value) for name, value in query.items() if value)
 
     def page(self, cursor: str) -> Steps[Page[Item]]:
         """Return the page behind a cursor, which is empty for the first."""
-        asked = [*self._query, ("limit", str(PAGE)), *([("cursor", cursor)] if cursor else [])]
+        asked = [*self._query, ("limit", str(self._size or PAGE)), *([("cursor", cursor)] if cursor else [])]
         found: Page[Item] = decoded((yield got(self._path, *asked)).body, self._page)
         return found
 
@@ -126,6 +128,13 @@ def put(path: str, body: Any, *, etag: str = "", is_new: bool = False) -> Reques
     conditions = {"if-match": etag} if etag else {"if-none-match": "*"} if is_new else {}
     body = msgspec.json.encode(body)
     return Request(method="PUT", path=path, body=body, headers=conditions, is_repeatable=not conditions)
+
+
+def patched(path: str, body: Any, etag: str = "") -> Request:
+    """Return a PATCH that sets what it names: of what is as it was seen, where there is an ETag, and then not repeatable."""
+    conditions = {"if-match": etag} if etag else {}
+    body = msgspec.json.encode(body)
+    return Request(method="PATCH", path=path, body=body, headers=conditions, is_repeatable=not conditions)
 
 
 def deleted(path: str, etag: str = "") -> Request:

@@ -67,6 +67,187 @@ class Attributes(msgspec.Struct, frozen=True):
     reported: list[Attribute]
 
 
+CommandState = Literal["queued", "sent", "delivered", "answered", "expired", "failed"]
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device was asked to do. Its state is never ahead of what has happened; a late reply is taken as well.
+
+    Attributes:
+        id: Ascending with ``created``.
+        device, name, parameters: Who is to do what, with what.
+        idempotent: Whether it does no harm to do it twice.
+        by: Who has asked for it.
+        created, deadline: When, and by when the answer has to be there.
+        state: How far it is.
+        attempts: How often a connector has taken it up.
+        sent, delivered, ended: When it was first so; None while it was not.
+        via: The connector that took it up last.
+        result: What the device has answered.
+        error: Why it failed.
+    """
+
+    id: str
+    device: str
+    name: str
+    parameters: Any
+    idempotent: bool
+    by: str
+    created: datetime
+    deadline: datetime
+    state: CommandState
+    attempts: int
+    sent: datetime | None
+    delivered: datetime | None
+    ended: datetime | None
+    via: str
+    result: Any
+    error: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will happen to it, but for a late reply."""
+        return self.state in ("answered", "expired", "failed")
+
+
+ConfigurationState = Literal["none", "pending", "sent", "applied", "drifted", "failed"]
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device should have, and what it has.
+
+    Attributes:
+        device: Whose.
+        version: Grows with each change of ``desired``; 0 while nothing is desired.
+        state: How far it is.
+        desired: Setting → value.
+        changed, by: When and by whom ``desired`` was last changed; None while it was not.
+        rollout: The rollout that did, or empty.
+        attempts: How often it was given to the device.
+        given, via: When it was last, and by which connector.
+        progress: How far the device is with it, %, if it has said so.
+        error: Why the device cannot.
+        reported, reported_version, reported_at: Setting → value as the device has said, of which version, and when.
+        drift: Settings of which the device has reported another value than the desired one.
+        etag: By which it can be changed as it was seen; empty in a list.
+    """
+
+    device: str
+    version: int
+    state: ConfigurationState
+    desired: dict[str, Any]
+    changed: datetime | None
+    by: str
+    rollout: str
+    attempts: int
+    given: datetime | None
+    via: str
+    progress: int | None
+    error: str
+    reported: dict[str, Any]
+    reported_version: int
+    reported_at: datetime | None
+    drift: list[str]
+    etag: str = ""
+
+
+RolloutState = Literal["waiting", "pending", "sent", "applied", "drifted", "failed", "superseded"]
+"""How far a device of a rollout is; ``superseded`` is one whose configuration somebody else has changed since."""
+
+
+class Targets(msgspec.Struct, frozen=True, kw_only=True):
+    """Which devices: those that all of it is true of.
+
+    Attributes:
+        devices: Names, and patterns of a shell.
+        label: A word, a key, or ``key=value``.
+        type: Of this type.
+        gateway: The gateway whose children they are.
+    """
+
+    devices: list[str] = []
+    label: str = ""
+    type: str = ""
+    gateway: str = ""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How many devices of a rollout are how far."""
+
+    waiting: int
+    pending: int
+    sent: int
+    applied: int
+    drifted: int
+    failed: int
+    superseded: int
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """A change for many devices, wave after wave, and how far it is.
+
+    Attributes:
+        id: Ascending with ``created``.
+        targets: Which devices it was for, as they were then.
+        values: Setting → value; None removes it. ``firmware`` is what devices are told of an image.
+        by, created: Who began it, and when.
+        back: The rollout that it takes back, or empty.
+        state: ``running``; ``halted``, when nobody is given it any more; ``done``, when every device has ended.
+        why: Why it is halted.
+        devices: How many they are.
+        waves: How many are in each wave.
+        wave, wave_at: The wave whose devices are given it, from 0, and when it began.
+        max_failure_rate: A greater share of failures among the answers halts it.
+        wave_timeout: How long a wave is waited for, s.
+        progress: How many devices are how far.
+    """
+
+    id: str
+    targets: Targets
+    values: dict[str, Any]
+    by: str
+    created: datetime
+    back: str
+    state: Literal["running", "halted", "done"]
+    why: str
+    devices: int
+    waves: list[int]
+    wave: int
+    wave_at: datetime
+    max_failure_rate: float
+    wave_timeout: float
+    progress: Progress
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """An image of firmware; it is never changed.
+
+    Attributes:
+        name, version: What it is.
+        size: Bytes.
+        sha256: Of its bytes, hexadecimal.
+        signature: Ed25519, in Base64.
+        key: Id of the key that it is signed with.
+        created, by: When it was uploaded, and by whom.
+    """
+
+    name: str
+    version: str
+    size: int
+    sha256: str
+    signature: str
+    key: str
+    created: datetime
+    by: str
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A public key whose images are taken: the 32 bytes of an Ed25519 key, in Base64."""
+
+    id: str
+    public: str
+
+
 class Latest(msgspec.Struct, frozen=True):
     """The newest value of a series.
 
