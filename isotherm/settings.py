@@ -95,6 +95,13 @@ class Settings(BaseSettings):
         {},
         description='What these may do, JSON: {"iot-admins": "admin", "*": "viewer"}; * is everybody, others are refused.',
     )
+    url: str = Field(
+        "",
+        description="Where commands such as `isotherm send` find the REST API: https://HOST; by default the local stack's.",
+    )
+    api_token: str | None = Field(
+        None, description="Token that they show, from `isotherm tokens create`; on the store's machine none.", repr=False
+    )
     tls_certificate: Path | None = Field(None, description="Certificate chain (PEM) of the TLS listeners; none without.")
     tls_key: Path | None = Field(None, description="Its private key (PEM).")
     tls_client_ca: Path | None = Field(

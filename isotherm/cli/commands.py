@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import getpass
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+import time
+from itertools import islice
+from typing import Annotated
 
-import msgspec
 import typer
 
-from isotherm.cli.options import AsJson, DataDir, duration_us
-from isotherm.cli.output import ago, as_shown, print_json, print_table, run
-from isotherm.clock import now_us
-from isotherm.commands import Command, Control, Table, new
-from isotherm.commands.command import described
-from isotherm.errors import SettingsError, Unavailable
-from isotherm.kafka import Producer
-from isotherm.limits import SECOND
-from isotherm.registry import Registry
+from isotherm.cli.options import AsJson, DataDir, duration_seconds, values
+from isotherm.cli.output import as_shown, print_json, print_table, since, text_of
+from isotherm.cli.server import plain, served
+from isotherm.client import Client, Command
+from isotherm.errors import Unavailable
 from isotherm.settings import Settings
-from isotherm.store import client
 
 GRACE_SECONDS = 3
 """How long after the deadline an expiry is waited for."""
+
+WAIT_SECONDS, TOLD_SECONDS = 20, 1
+"""For how long the API is asked to wait for the end, and how often somebody who looks on is told how far it is."""
+
+READ, WRITE = "commands:read", "commands:write"
 
 Device = Annotated[str, typer.Argument(help="Name of the device.")]
 Id = Annotated[str, typer.Argument(help="Of the command, from `isotherm commands list DEVICE`.")]
@@ -47,20 +45,15 @@ def send(
     as_json: AsJson = False,
 ) -> None:
     """Have a device do something, now or when it comes, and print its answer."""
-    settings = Settings.load(data_dir=data_dir)
-    made = new(
-        device,
-        command,
-        _parsed(parameters or ()),
-        timeout=duration_us(timeout),
-        idempotent=idempotent,
-        by=getpass.getuser(),
-    )
-    found = run(settings, _send(settings, made, wait, is_told=not as_json and sys.stderr.isatty()))
+    seconds, given = duration_seconds(timeout), values(parameters or ())
+    with served(Settings.load(data_dir=data_dir), READ, WRITE, seconds=seconds + WAIT_SECONDS + GRACE_SECONDS) as api:
+        found = api.send_command(device, command, given, timeout=seconds, idempotent=idempotent)
+        if wait:
+            found = _watched(api, found, seconds, is_told=not as_json and sys.stderr.isatty())
     if as_json:
-        print_json(described(found))
+        print_json(plain(found))
     elif found.state == "answered":
-        print(as_shown(found.result))
+        print(as_shown(text_of(found.result)))
     else:
         print(as_shown(f"{found.id} is {found.state}{f': {found.error}' if found.error else ''}"))
     if wait and found.state != "answered":
@@ -75,101 +68,45 @@ def list_commands(
     as_json: AsJson = False,
 ) -> None:
     """List the commands of a device, newest first."""
-    settings = Settings.load(data_dir=data_dir)
-
-    async def read() -> Sequence[Command]:
-        async with client.connected(settings) as redis:
-            return await Table(redis, settings.partitions).of(device, limit=limit)
-
-    found = run(settings, read())
+    with served(Settings.load(data_dir=data_dir), READ) as api:
+        found = list(islice(api.commands(device), limit))
     if as_json:
-        print_json([described(one) for one in found])
+        print_json([plain(one) for one in found])
     elif not found:
         print(f"{device} was asked to do nothing in the last 7 days; try: isotherm send {device} ping")
     else:
-        now = now_us()
-        rows = [[one.id, one.name, one.state, ago(now - one.created), one.by, one.error or one.result] for one in found]
+        rows = [[one.id, one.name, one.state, since(one.created), one.by, one.error or text_of(one.result)] for one in found]
         print_table(["id", "command", "state", "asked", "by", "answer"], rows)
 
 
 @app.command()
 def show(device: Device, id: Id, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Print all that is known of a command."""
-    settings = Settings.load(data_dir=data_dir)
-
-    async def read() -> Command:
-        async with client.connected(settings) as redis:
-            return await _existing(Table(redis, settings.partitions), device, id)
-
-    found = described(run(settings, read()))
+    with served(Settings.load(data_dir=data_dir), READ) as api:
+        found = plain(api.command(device, id))
     if as_json:
         print_json(found)
     else:
-        print_table(["field", "value"], [[name, "" if value is None else str(value)] for name, value in found.items()])
+        print_table(["field", "value"], [[name, text_of(value)] for name, value in found.items()])
 
 
 @app.command()
 def cancel(device: Device, id: Id, data_dir: DataDir = None) -> None:
     """Let a command end that was never given to its device."""
-    settings = Settings.load(data_dir=data_dir)
-
-    async def act() -> None:
-        async with client.connected(settings) as redis:
-            control = Control(redis, settings.partitions, Producer(settings, "isotherm-commands"))
-            try:
-                found = await _existing(control.table, device, id)
-                if not await control.cancel(found, getpass.getuser()):
-                    raise SettingsError(f"it is too late: {id} is {found.state}, or a connector has taken it up")
-            finally:
-                await control.close()
-
-    run(settings, act())
+    with served(Settings.load(data_dir=data_dir), WRITE) as api:
+        api.cancel_command(device, id)
     print(f"cancelled {id}")
 
 
-async def _existing(table: Table, device: str, id: str) -> Command:
-    found = await table.get(device, id)
-    if found is None:
-        raise SettingsError(f"{device} has no command {id}, or it is forgotten; see `isotherm commands list {device}`")
-    return found
-
-
-async def _send(settings: Settings, command: Command, wait: bool, *, is_told: bool) -> Command:
-    async with client.connected(settings) as redis:
-        if await Registry(redis).get(command.device) is None:
-            raise SettingsError(f"there is no device {command.device!r}; see `isotherm devices`")
-        control = Control(redis, settings.partitions, Producer(settings, "isotherm-commands"))
-        try:
-            await control.send(command)
-            return await _watched(control.table, command, is_told) if wait else command
-        finally:
-            await control.close()
-
-
-async def _watched(table: Table, command: Command, is_told: bool) -> Command:
+def _watched(api: Client, command: Command, seconds: int, *, is_told: bool) -> Command:
     """Return a command when it has ended; say meanwhile how far it is."""
-    try:
-        async with asyncio.timeout((command.deadline - now_us()) / SECOND + GRACE_SECONDS):
-            async for found in table.changes(command):
-                if is_told and found.state != command.state:
-                    print(f"{found.state} …", file=sys.stderr)
-                command = found
-    except TimeoutError:
-        raise Unavailable(
-            f"the deadline of {command.id} is over, and no worker says so: is `isotherm worker` running?"
-        ) from None
+    end = time.monotonic() + seconds + GRACE_SECONDS
+    while not command.has_ended:
+        if time.monotonic() > end:
+            raise Unavailable(f"the deadline of {command.id} is over, and no worker says so: is `isotherm worker` running?")
+        left = max(1, round(end - time.monotonic()))
+        found = api.command(command.device, command.id, wait=min(left, TOLD_SECONDS if is_told else WAIT_SECONDS))
+        if is_told and found.state != command.state:
+            print(f"{found.state} …", file=sys.stderr)
+        command = found
     return command
-
-
-def _parsed(given: Sequence[str]) -> dict[str, Any]:
-    """Return parameters as they were typed: ``times=3`` is a number, ``colour=red`` a text."""
-    found: dict[str, Any] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not name or not equals:
-            raise typer.BadParameter(f"{one!r}, expected name=value")
-        try:
-            found[name] = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            found[name] = value
-    return found

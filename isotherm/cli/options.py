@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from isotherm import clock
+from isotherm.limits import SECOND
 
 DataDir = Annotated[
     Path | None,
@@ -26,6 +29,33 @@ def duration_us(text: str) -> int:
         return clock.duration_us(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def duration_seconds(text: str) -> int:
+    """Parse a duration into seconds, rounded up.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    return -(-duration_us(text) // SECOND)
+
+
+def values(given: Iterable[str]) -> dict[str, Any]:
+    """Parse ``times=3``, which is a number, and ``colour=red``, a text: a value is JSON, or else what it is.
+
+    Raises:
+        typer.BadParameter: one has no name, or no value.
+    """
+    found: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{one!r}, expected name=value")
+        try:
+            found[name] = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            found[name] = value
+    return found
 
 
 def address(text: str) -> tuple[str, int]:

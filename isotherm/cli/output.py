@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Coroutine, Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import msgspec
@@ -62,6 +63,16 @@ def shown(text: str) -> str:
 def as_shown(text: str) -> str:
     """Return lines of a stranger's: as they are, unless a terminal shows them."""
     return "\n".join(map(shown, text.split("\n"))) if sys.stdout.isatty() else text
+
+
+def text_of(value: Any) -> str:
+    """Return a value of JSON as people read it: a text as it is, nothing as nothing."""
+    return value if isinstance(value, str) else "" if value is None else msgspec.json.encode(value).decode()
+
+
+def since(time: datetime) -> str:
+    """Say how long ago a time was."""
+    return ago((datetime.now(UTC) - time) // timedelta(microseconds=1))
 
 
 def ago(span: int) -> str:
