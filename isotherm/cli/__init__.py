@@ -62,6 +62,13 @@ COMMANDS = (
         "Have a device do something, now or when it comes, and print its answer.",
     ),
     LazyCommand("commands", "isotherm.cli.commands:app", "List the commands of a device, and what came of them."),
+    LazyCommand("config", "isotherm.cli.config:app", "Say what a device should have, and see what it has."),
+    LazyCommand("rollout", "isotherm.cli.rollout:app", "Change the configuration, or the firmware, of many devices."),
+    LazyCommand(
+        "firmware",
+        "isotherm.cli.firmware:app",
+        "Images of firmware that are signed; `isotherm rollout` gives them to devices.",
+    ),
     LazyCommand(
         "users", "isotherm.cli.users:app", "List users, create them, change what they may do, and let them in again."
     ),
