@@ -21,7 +21,7 @@ ROOMS = ("room-001", "room-002", "room-003")
 
 def test_simulated_devices_take_over_what_they_should_have_and_load_firmware(tmp_path: Path) -> None:
     with Stack(tmp_path / "stack", "--devices", "3", "--rate", "2") as stack:
-        done = stack.json("rollout", "begin", "room-*", "--set", "calibration=1.5", "--wave", "0.4", "--wait")
+        done = stack.json("rollout", "begin", "room-*", "--set", "calibration=1.5", "--wave", "0.3", "--wait")
         assert (done["state"], done["waves"], done["progress"]["applied"]) == ("done", [1, 2], 3)
         for room in ROOMS:
             found = stack.json("config", "show", room)
@@ -66,7 +66,9 @@ def test_connectors_that_are_killed_during_a_rollout(tmp_path: Path) -> None:
 def settled(stack: Stack, device: str) -> dict[str, Any]:
     """Return what is known of a device's configuration when the device has said what came of it."""
     deadline = time.monotonic() + 30
-    while (found := stack.json("config", "show", device))["state"] in ("pending", "sent"):
+    while True:
+        found: dict[str, Any] = stack.json("config", "show", device)
+        if found["state"] not in ("pending", "sent"):
+            return found
         assert time.monotonic() < deadline, found
         time.sleep(0.1)
-    return found
