@@ -18,7 +18,7 @@ from connectors.intake import Intake
 from connectors.process import catalogue_of
 from isotherm import kafka, ledger
 from isotherm.clock import now_us
-from isotherm.errors import SettingsError
+from isotherm.errors import SettingsError, first_of
 from isotherm.rejects import RejectRecord
 from isotherm.settings import Settings
 from isotherm.store import client
@@ -104,6 +104,7 @@ async def replaying(settings: Settings) -> AsyncIterator[Replayer]:
 
     Raises:
         Unavailable: Kafka or the store did not answer.
+        IsothermError: what the block has raised.
     """
     account, instance = ledger.Account(), ledger.instance_of(PROTOCOL)
     producer = kafka.Producer(settings, "isotherm-replay")
@@ -117,6 +118,8 @@ async def replaying(settings: Settings) -> AsyncIterator[Replayer]:
             intake.running(),
         ):
             yield Replayer(intake, catalogue_of(settings), clock)
+    except BaseExceptionGroup as group:  # of the intake's tasks: what was said to the one who replays
+        raise first_of(group) from group
     finally:
         await producer.stop()
 

@@ -170,11 +170,17 @@ class Guard:
         return holder
 
     async def _websocket(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        if rules.is_api(scope["path"]) and (token := _bearer(headers)):
+            program = await self._program(scope, token)
+            scope["headers"] += identity.as_headers(program, "", scope["isotherm.address"])
+            await self._app(scope, receive, send)
+            return
         shown = cookies.read(scope["isotherm.cookie"], cookies.SESSION)
         session = identity.LOCAL.session if self._sessions is None else hash_of(shown)
         with self._sockets.opened(session) as socket:
             holder = await self._holder(scope, headers)
-            if holder is None or not identity.is_of(scope.get("subprotocols", ()), holder):
+            is_page = not rules.is_api(scope["path"])
+            if holder is None or (is_page and not identity.is_of(scope.get("subprotocols", ()), holder)):
                 name = holder.name if holder else ""
                 raise await self._refused(scope, name, 403, "foreign token", "this page was made for another session")
             scope["headers"] += identity.as_headers(holder, scope["isotherm.cookie"], scope["isotherm.address"])
@@ -273,9 +279,12 @@ def _bearer(headers: Mapping[bytes, bytes]) -> str:
 
 
 async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
+    response = "http.response"
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": refusal.text})
-        return
+        if not rules.is_api(scope["path"]) or "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal.text})
+            return
+        response = "websocket.http.response"
     kind, body = b"text/plain; charset=utf-8", refusal.text.encode()
     if _wants_html(scope):
         kind, body = b"text/html; charset=utf-8", notices.html(refusal.status, refusal.text)
@@ -285,5 +294,5 @@ async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
         kind, body = problems.MEDIA_TYPE.encode(), problems.body(refusal.status, refusal.text)
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     answer = _with_headers(send, _FORGOTTEN)
-    await answer({"type": "http.response.start", "status": refusal.status, "headers": headers + refusal.headers})
-    await answer({"type": "http.response.body", "body": body})
+    await answer({"type": f"{response}.start", "status": refusal.status, "headers": headers + refusal.headers})
+    await answer({"type": f"{response}.body", "body": body})

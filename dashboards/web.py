@@ -75,7 +75,7 @@ def build(settings: Settings, feed: Feed, reader: Reader, redis: Client) -> Guar
     app.include_router(downloads.router(reader))
     provider = Provider(settings, redis) if settings.oidc_issuer and settings.login == "required" else None
     access_pages.add(app, Site(accounts, settings), Registry(redis), provider)
-    app.mount(api.PATH, api.build(settings, redis, reader, feed, desk, figures.figures), name="api")
+    app.mount(api.PATH, api.build(settings, redis, reader, feed, desk, figures.figures, accounts), name="api")
     app.mount(prometheus.PATH, prometheus.build(redis, reader), name="prometheus")
     app.mount("/assets", StaticFiles(directory=STATIC), name="assets")
     pages = add_applications(

@@ -309,7 +309,13 @@ class Reader:
         return _record(message) if message.offset == offset else None
 
     async def follow(
-        self, topic: Topic, *, last: int | None = None, begin: Mapping[int, int] | None = None, stop: bool = False
+        self,
+        topic: Topic,
+        *,
+        last: int | None = None,
+        begin: Mapping[int, int] | None = None,
+        end: Mapping[int, int] | None = None,
+        stop: bool = False,
     ) -> AsyncIterator[Record]:
         """Yield records as they come.
 
@@ -317,11 +323,14 @@ class Reader:
             topic: What to read.
             last: Begin at most so many records per partition before the end; None begins at the start.
             begin: Partition → offset of its first record, where that is not so.
+            end: Partition → offset before which its end is taken to be; others are not read.
             stop: End at what was the end when reading began.
         """
         consumer = self._assigned
         ends = await self.ends(topic)
-        consumer.assign(self._partitions(topic))
+        if end is not None:
+            ends = {at: (start, min(ends[at][1], end[at])) for at, (start, _) in ends.items() if at in end}
+        consumer.assign([TopicPartition(topic.name, at) for at in ends])
         starts = {p: start if last is None else max(start, end - last) for p, (start, end) in ends.items()}
         starts.update(begin or {})
         for partition, start in starts.items():

@@ -8,7 +8,21 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from dashboards.api import alarms, commands, configuration, devices, firmware, problems, rules, series, stream, system
+from dashboards.api import (
+    alarms,
+    commands,
+    configuration,
+    devices,
+    firmware,
+    problems,
+    rejects,
+    rules,
+    series,
+    stream,
+    system,
+    tokens,
+    users,
+)
 from dashboards.api.bodies import BodyLimit
 from dashboards.api.caller import SCHEMES
 from dashboards.api.once import Once
@@ -16,6 +30,7 @@ from dashboards.desk import Desk
 from dashboards.feed import Feed
 from dashboards.pipeline import PipelineSource
 from isotherm import __version__
+from isotherm.accounts.accounts import Accounts
 from isotherm.configuration import Rollouts
 from isotherm.firmware import Firmware
 from isotherm.settings import Settings
@@ -47,6 +62,7 @@ def build(
     feed: Feed,
     desk: Desk,
     figures: PipelineSource,
+    accounts: Accounts,
 ) -> FastAPI:
     """Return the app; it is behind the guard, which says who asks."""
     app: FastAPI = FastAPIOffline(
@@ -64,6 +80,7 @@ def build(
     once = Once(redis)
     app.include_router(devices.router(redis, reader))
     app.include_router(devices.token_router(redis))
+    app.include_router(devices.label_router(redis))
     app.include_router(commands.router(redis, settings, desk, once))
     rollouts = Rollouts(redis, settings.partitions)
     app.include_router(configuration.device_router(redis, rollouts, desk, once))
@@ -75,5 +92,8 @@ def build(
     app.include_router(stream.router(feed, reader))
     app.include_router(alarms.router(redis, settings, desk, once))
     app.include_router(rules.router(redis, desk))
+    app.include_router(rejects.router(settings, redis, once))
+    app.include_router(tokens.router(accounts))
+    app.include_router(users.router(accounts, settings))
     app.include_router(system.router(redis, figures, EventLog(redis, settings.partitions)))
     return app

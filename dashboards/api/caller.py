@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 from fastapi.security import APIKeyCookie, HTTPBearer
 
 from dashboards.access import cookies, identity
@@ -24,15 +25,22 @@ def may(scope: str) -> Any:
     return Depends(_check(scope))
 
 
-def _check(scope: str) -> Callable[[Request], Visitor]:
-    least = SCOPES[scope]
+def check(connection: HTTPConnection, scope: str) -> Visitor:
+    """Return who makes a request, or opens a websocket, that needs a scope.
 
-    def check(request: Request) -> Visitor:
-        visitor = visitor_of(request.headers)
-        scopes = identity.scopes(request.headers)
-        if scopes is not None and scope not in scopes:
-            raise NotAllowed(f"this token may not do that: it has the scopes {' '.join(sorted(scopes))}, not {scope}")
-        visitor.must(least, f"do what the scope {scope} is for")
-        return visitor
+    Raises:
+        NotAllowed: their token has it not, or their role is less than what it needs.
+    """
+    visitor = visitor_of(connection.headers)
+    scopes = identity.scopes(connection.headers)
+    if scopes is not None and scope not in scopes:
+        raise NotAllowed(f"this token may not do that: it has the scopes {' '.join(sorted(scopes))}, not {scope}")
+    visitor.must(SCOPES[scope], f"do what the scope {scope} is for")
+    return visitor
 
-    return check
+
+def _check(scope: str) -> Callable[[HTTPConnection], Visitor]:
+    def check_scope(connection: HTTPConnection) -> Visitor:
+        return check(connection, scope)
+
+    return check_scope

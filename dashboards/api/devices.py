@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from http import HTTPStatus
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from isotherm.store.reader import Reader
 
 Name = Annotated[str, Path(pattern=DEVICE_PATTERN, examples=["room-1"], description="Name of a device.")]
 Glob = Annotated[str, Query(max_length=256, description="A pattern of a shell over names: `room-*`.")]
-Label = Annotated[str, Query(max_length=256, description="A word, a key, or `key=value`.")]
+Labelled = Annotated[str, Query(max_length=256, description="A word, a key, or `key=value`.")]
 
 MayRead = Annotated[Visitor, may("devices:read")]
 MayWrite = Annotated[Visitor, may("devices:write")]
@@ -61,6 +62,13 @@ class Token(BaseModel):
     token: str
 
 
+class Label(BaseModel):
+    """A label, and how many devices have it."""
+
+    label: str
+    devices: int
+
+
 class Attribute(BaseModel):
     """A text that a device has reported."""
 
@@ -86,7 +94,7 @@ def router(redis: Client, reader: Reader) -> APIRouter:
         request: Request,
         _: MayRead,
         name: Glob = "*",
-        label: Label = "",
+        label: Labelled = "",
         type: Annotated[str, Query(max_length=128)] = "",
         gateway: Annotated[str, Query(max_length=128)] = "",
         cursor: Cursor = "",
@@ -163,6 +171,21 @@ def token_router(redis: Client) -> APIRouter:
         await registry.revoke_tokens(device)
         await audit.write(who.name, "revoke device tokens", device, address=who.address)
         return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    return routes
+
+
+def label_router(redis: Client) -> APIRouter:
+    """Return the route of labels."""
+    routes = APIRouter(prefix="/labels", tags=["devices"])
+    registry = Registry(redis)
+
+    @routes.get("", response_model=Page[Label])
+    async def list_labels(request: Request, _: MayRead, cursor: Cursor = "", limit: Limit = DEFAULT_LIMIT) -> Response:
+        """List the labels that devices have, in ascending order."""
+        counts = Counter(label for device in await registry.all() for label in device.labels)
+        some, following = page_of(sorted(counts), str, cursor, limit)
+        return sent(request, Page[Label](items=[Label(label=one, devices=counts[one]) for one in some], next=following))
 
     return routes
 

@@ -79,7 +79,7 @@ def install(app: FastAPI) -> None:
     """Let an app say every refusal so."""
 
     async def refused(_: Request, error: Exception) -> Response:
-        return _said(error)
+        return said(error)
 
     async def failed(_: Request, error: Exception) -> Response:
         return answer(500, "this is an error of ours, and its details are in the log of the web process")
@@ -103,7 +103,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
 
 
-def _said(error: Exception) -> Response:
+def said(error: Exception) -> Response:
+    """Return the answer that an error is, or raise it where it is none of ours."""
     match error:
         case BadField():
             return answer(422, str(error), [Fault(field=error.field, rule=error.expected)])

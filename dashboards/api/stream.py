@@ -1,10 +1,13 @@
-"""Readings as they come, over Server-Sent Events, and after a lost connection from where it was lost.
+"""Readings as they come, over Server-Sent Events or a WebSocket, and after a lost connection from where it was lost.
 
 An event's id says how far each series was read (`isotherm.store.reader.Cursor`): what arrived after it, late readings
 included, is what a client gets that shows it as Last-Event-ID, from whichever web process, also after a restart. The store
 is the queue: a client that reads slowly is sent larger events, less often.
 
-Source: HTML Living Standard, 9.2 Server-sent events.
+A WebSocket has the same in JSON messages: ``{"id": …, "readings": {SERIES: {"time": […], "value": […]}}}``; without
+readings when there are none, and with a ``problem`` while the store does not answer.
+
+Source: HTML Living Standard, 9.2 Server-sent events; RFC 6455.
 """
 
 from __future__ import annotations
@@ -13,23 +16,26 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Annotated
 from weakref import WeakSet
 
 import msgspec
 import numpy as np
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 
-from dashboards.api.caller import may
+from dashboards.api import problems
+from dashboards.api.caller import check, may
 from dashboards.api.series import Names
 from dashboards.downloads import checked_series
 from dashboards.feed import Feed
 from dashboards.visitor import Visitor
 from dashboards.window import Change
 from isotherm.clock import now_us
-from isotherm.errors import BadField, Unavailable
+from isotherm.errors import BadField, IsothermError, Unavailable
+from isotherm.process import end
 from isotherm.store.layout import LATENESS, POINT, RAW
 from isotherm.store.reader import Cursor, Reader
 
@@ -45,6 +51,9 @@ BEAT_SECONDS = 0.2
 """Readings that come within it are one event."""
 
 MAX_ID_CHARS = 4_000
+
+GOING_AWAY = 1001
+"""Of the close message (RFC 6455 §7.4.1): another connection goes on after the last id."""
 
 _open: WeakSet[Follower] = WeakSet()
 
@@ -66,19 +75,53 @@ def router(feed: Feed, reader: Reader) -> APIRouter:
         """Follow series: an event for the readings that have come, in columns: `time` in µs since the epoch, and `value`.
 
         Without an id it begins with the readings that come from now on. With one it goes on after it, if that is less than
-        two hours ago; when it is more, what is older is in `/series`.
+        two hours ago; when it is more, what is older is in `/series`. A WebSocket at the same address has the same as JSON.
         """
+        follower = await begun(series, last_event_id or after)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        events = (as_event(news) async for news in follower.news())
+        return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
+
+    async def stream_messages(socket: WebSocket) -> None:
+        asked = socket.query_params
+        try:
+            check(socket, "series:read")
+            follower = await begun(asked.getlist("series"), asked.get("after", ""))
+        except IsothermError as error:
+            await socket.send_denial_response(problems.said(error))
+            return
+        await socket.accept()
+        await _send_all(socket, follower)
+
+    routes.add_websocket_route("/stream", stream_messages)  # ours alone: FastAPI gives websockets to HTTPBearer, which fails
+
+    async def begun(series: Sequence[str], after: str) -> Follower:
         names = checked_series(series)
-        cursors = parse_id(last_event_id or after, names)
+        cursors = parse_id(after, names)
         if not cursors:
             cursors = {
                 name: cursor for name, (_, cursor) in (await reader.tails(dict.fromkeys(names), now_us() - LATENESS)).items()
             }
-        follower = Follower(feed, reader, cursors)
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(follower.events(), media_type=EVENT_STREAM, headers=headers)
+        return Follower(feed, reader, cursors)
 
     return routes
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What one event tells.
+
+    Attributes:
+        id: How far each series is told with it.
+        points: Of each series that has some.
+        problem: Why there are none, or empty.
+        is_first: Whether it is the first one of a connection.
+    """
+
+    id: str
+    points: Mapping[str, NDArray[np.void]] = field(default_factory=dict)
+    problem: str = ""
+    is_first: bool = False
 
 
 def end_all() -> None:
@@ -98,26 +141,27 @@ class Follower:
         self._is_ended = False
         _open.add(self)
 
-    async def events(self) -> AsyncIterator[bytes]:
-        """Yield events until STREAM_SECONDS have passed."""
+    async def news(self) -> AsyncIterator[News]:
+        """Yield what comes, and after each silence nothing, until STREAM_SECONDS have passed."""
         until = time.monotonic() + STREAM_SECONDS
         for name in self._cursors:
             self._feed.watch_series(name, self)
         try:
-            yield f"retry: 1000\nid: {event_id(self._cursors)}\n\n".encode()
+            yield News(event_id(self._cursors), is_first=True)
             while time.monotonic() < until and not self._is_ended:
                 self._woken.clear()
                 try:
                     found = await self._reader.tails(self._cursors, _since(self._cursors))
                 except Unavailable:
-                    yield b": the store does not answer; this goes on by itself\n\n"
+                    yield News(event_id(self._cursors), problem="the store does not answer; this goes on by itself")
                     found = {}
                 if any(len(points) for points, _ in found.values()):
                     self._cursors = {name: cursor for name, (_, cursor) in found.items()}
-                    yield _event(self._cursors, {name: points for name, (points, _) in found.items() if len(points)})
+                    some = {name: points for name, (points, _) in found.items() if len(points)}
+                    yield News(event_id(self._cursors), some)
                     await asyncio.sleep(BEAT_SECONDS)
                 elif not await self._news():
-                    yield b": \n\n"
+                    yield News(event_id(self._cursors))
         finally:
             self._feed.release(self)
 
@@ -194,6 +238,42 @@ def _since(cursors: Mapping[str, Cursor | None]) -> int:
     return max(min(known, default=0) * RAW.chunk, oldest)
 
 
-def _event(cursors: Mapping[str, Cursor | None], found: Mapping[str, NDArray[np.void]]) -> bytes:
-    data = {name: {"time": points["time"].tolist(), "value": points["value"].tolist()} for name, points in found.items()}
-    return b"id: " + event_id(cursors).encode() + b"\nevent: readings\ndata: " + msgspec.json.encode(data) + b"\n\n"
+def as_event(news: News) -> bytes:
+    """Write news as a Server-Sent Event; where there are none, as a comment."""
+    if news.is_first:
+        return f"retry: 1000\nid: {news.id}\n\n".encode()
+    if not news.points:
+        return f": {news.problem}\n\n".encode()
+    return b"id: " + news.id.encode() + b"\nevent: readings\ndata: " + msgspec.json.encode(_columns(news)) + b"\n\n"
+
+
+def as_message(news: News) -> str:
+    """Write news as a message of a WebSocket."""
+    more = {"readings": _columns(news)} if news.points else {"problem": news.problem} if news.problem else {}
+    return msgspec.json.encode({"id": news.id, **more}).decode()
+
+
+def _columns(news: News) -> dict[str, dict[str, list[float]]]:
+    return {
+        name: {"time": points["time"].tolist(), "value": points["value"].tolist()} for name, points in news.points.items()
+    }
+
+
+async def _send_all(socket: WebSocket, follower: Follower) -> None:
+    """Send messages until the client goes, or has to ask again."""
+
+    async def until_gone() -> None:
+        while (await socket.receive())["type"] != "websocket.disconnect":
+            pass  # this stream takes no messages
+        follower.end()
+
+    watching = asyncio.create_task(until_gone(), name="stream-client")
+    try:
+        async for news in follower.news():
+            await socket.send_text(as_message(news))
+        if not watching.done():
+            await socket.close(GOING_AWAY, "connect again with after= and the last id")
+    except WebSocketDisconnect:
+        pass  # it has gone while it was written to
+    finally:
+        await end([watching])

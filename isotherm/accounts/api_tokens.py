@@ -44,7 +44,13 @@ SCOPES = {
     "alarms:write": Role.OPERATOR,
     "rules:read": Role.VIEWER,
     "rules:write": Role.OPERATOR,
+    "rejects:read": Role.VIEWER,
+    "rejects:write": Role.OPERATOR,
     "system:read": Role.VIEWER,
+    "tokens:read": Role.VIEWER,
+    "tokens:write": Role.VIEWER,
+    "users:read": Role.ADMIN,
+    "users:write": Role.ADMIN,
 }
 """Scope → least role of its user. ``read`` and ``write`` alone stand for all of theirs."""
 
@@ -153,6 +159,12 @@ class ApiTokens:
             return None  # another user may have come to the name since
         return Holder(hashed, user.name, user.role, user.must_change), held.scopes
 
+    async def by_hash(self, hashed: str) -> ApiToken | None:
+        """Return the token of a user with this SHA-256; None when it is over, or was lent."""
+        with answering():
+            fields = await self._redis.hgetall(_TOKEN + hashed)
+        return _read(fields) if fields and b"role" not in fields else None
+
     async def of(self, user: str) -> list[ApiToken]:
         """Return the tokens of a user, newest first; forgets those that are over."""
         found = (await self._held(user)).values()
@@ -196,7 +208,7 @@ def expanded(scopes: Collection[str]) -> frozenset[str]:
 
     >>> sorted(expanded(["write", "series:read"]))  # doctest: +NORMALIZE_WHITESPACE
     ['alarms:write', 'commands:write', 'configuration:write', 'device-tokens:write', 'devices:write',
-     'firmware-keys:write', 'firmware:write', 'rules:write', 'series:read']
+     'firmware-keys:write', 'firmware:write', 'rejects:write', 'rules:write', 'series:read', 'tokens:write', 'users:write']
     """
     found: set[str] = set()
     for one in scopes:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from isotherm import kafka
 from isotherm.cli.options import AsJson, DataDir, duration_us
 from isotherm.cli.output import as_shown, iso, print_json, print_table, run
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError
-from isotherm.rejects import RejectRecord, hex_dump
+from isotherm.reject_log import Filter, Kept, RejectLog
+from isotherm.rejects import hex_dump
 from isotherm.settings import Settings
-from isotherm.store import client, layout
-from isotherm.topics import REJECTS
+from isotherm.store import client
 
 MAX_DETAIL_CHARS = 60
 
@@ -30,44 +26,15 @@ Last = Annotated[str | None, typer.Option(help="Only those of the last 90s, 10m,
 app = typer.Typer(no_args_is_help=True, help="Show what was refused, and take it in after all.")
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A reject as it lies on the topic.
-
-    Attributes:
-        id: ``PARTITION/OFFSET``.
-        record: What was refused.
-        replayed: Whether it was taken in after all.
-    """
-
-    id: str
-    record: RejectRecord
-    replayed: bool
-
-    def fields(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        record: dict[str, Any] = msgspec.to_builtins(self.record)
-        return {"id": self.id, **record, "received_at": iso(self.record.received_at), "replayed": self.replayed}
+def filter_of(reason: str | None, device: str | None, protocol: str | None, last: str | None) -> Filter:
+    """Understand the options."""
+    return Filter(reason, device, protocol, now_us() - duration_us(last) if last else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which rejects are meant."""
-
-    reason: str | None = None
-    device: str | None = None
-    protocol: str | None = None
-    since: int = 0
-
-    @classmethod
-    def of(cls, reason: str | None, device: str | None, protocol: str | None, last: str | None) -> Filter:
-        """Understand the options."""
-        return cls(reason, device, protocol, now_us() - duration_us(last) if last else 0)
-
-    def passes(self, record: RejectRecord) -> bool:
-        """Tell whether a reject is meant."""
-        pairs = ((self.reason, record.reason), (self.device, record.device), (self.protocol, record.protocol))
-        return record.received_at >= self.since and all(wanted in (None, found) for wanted, found in pairs)
+def fields_of(kept: Kept) -> dict[str, Any]:
+    """Return a reject as plain values."""
+    record: dict[str, Any] = msgspec.to_builtins(kept.record)
+    return {"id": kept.id, **record, "received_at": iso(kept.record.received_at), "replayed": kept.is_replayed}
 
 
 @app.command("list")
@@ -82,10 +49,10 @@ def list_rejects(
 ) -> None:
     """List what was refused, oldest first."""
     settings = Settings.load(data_dir=data_dir)
-    found = run(settings, _collect(settings, Filter.of(reason, device, protocol, last)))
+    found = run(settings, _collect(settings, filter_of(reason, device, protocol, last)))
     shown = found[-limit:]
     if as_json:
-        print_json([kept.fields() for kept in shown])
+        print_json([fields_of(kept) for kept in shown])
     elif not found:
         print("nothing was refused")
     else:
@@ -93,7 +60,7 @@ def list_rejects(
             ("id", "received", "protocol", "device", "reason", "count", "bytes", "detail"),
             (
                 (
-                    kept.id + (" replayed" if kept.replayed else ""),
+                    kept.id + (" replayed" if kept.is_replayed else ""),
                     iso(kept.record.received_at),
                     kept.record.protocol,
                     kept.record.device or "",
@@ -121,9 +88,9 @@ def show(
     if kept is None:
         raise IsothermError(f"there is no reject {id!r}; see: isotherm rejects list")
     if as_json:
-        print_json(kept.fields())
+        print_json(fields_of(kept))
         return
-    for name, value in kept.fields().items():
+    for name, value in fields_of(kept).items():
         if name not in ("raw", "raw_base64"):
             print(f"{name:12} {as_shown(str(value))}")
     record = kept.record
@@ -157,7 +124,7 @@ def replay(
     What is refused again becomes a new reject. A reject that was replayed is marked, and passed over the next time.
     """
     settings = Settings.load(data_dir=data_dir)
-    chosen = Filter.of(reason, device, protocol, last)
+    chosen = filter_of(reason, device, protocol, last)
     figures = run(settings, _replay(settings, chosen, set(id or ()), form, decoder, as_device, again, dry_run))
     if as_json:
         print_json(figures)
@@ -197,7 +164,7 @@ async def _replay(
     found = [kept for kept in await _collect(settings, chosen) if not ids or kept.id in ids]
     if missing := ids - {kept.id for kept in found}:
         raise IsothermError(f"there is no reject {min(missing)!r}; see: isotherm rejects list")
-    left = [kept for kept in found if again or not kept.replayed]
+    left = [kept for kept in found if again or not kept.is_replayed]
     wanting = [kept for kept in left if kept.record.reason != "analytic"]
     whole = [kept for kept in wanting if kept.record.is_whole]
     figures: dict[str, Any] = {
@@ -210,31 +177,21 @@ async def _replay(
     errors: dict[str, int] = {}
     if whole and not dry_run:
         async with replaying(settings) as replayer, client.connected(settings) as redis:
-            key = layout.replayed_key(await kafka.cluster_id(settings))
+            log = RejectLog(settings, redis)
             for kept in track(whole, "replaying", transient=True):
                 outcome = await replayer.replay(kept.record, form=form, device=device, correct=correct)
-                await redis.sadd(key, kept.id)
+                await log.mark_replayed(kept)
                 figures["accepted"] += outcome.accepted
                 figures["rejected"] += outcome.rejected
                 for error in outcome.errors:
                     errors[error] = errors.get(error, 0) + 1
-            await redis.expire(key, timedelta(microseconds=REJECTS.retention))
     return figures | {"errors": [f"{count} × {error}" for error, count in errors.items()]}
 
 
 async def _collect(settings: Settings, chosen: Filter) -> list[Kept]:
     """Return the rejects that are meant, ascending by time."""
     async with client.connected(settings) as redis:
-        replayed = {one.decode() for one in await redis.smembers(layout.replayed_key(await kafka.cluster_id(settings)))}
-    found = [Kept(id, record, id in replayed) async for id, record in _read(settings) if chosen.passes(record)]
-    return sorted(found, key=lambda kept: kept.record.received_at)
-
-
-async def _read(settings: Settings) -> AsyncIterator[tuple[str, RejectRecord]]:
-    decode = msgspec.json.Decoder(RejectRecord).decode
-    async with kafka.Reader(settings) as reader:
-        async for record in reader.follow(REJECTS, stop=True):
-            yield f"{record.partition}/{record.offset}", decode(record.value)
+        return await RejectLog(settings, redis).all(chosen)
 
 
 def _short(text: str) -> str:

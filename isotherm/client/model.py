@@ -248,6 +248,93 @@ class Key(msgspec.Struct, frozen=True):
     public: str
 
 
+class Reject(msgspec.Struct, frozen=True, kw_only=True):
+    """What was refused. All of its texts are a stranger's.
+
+    Attributes:
+        id: ``PARTITION/OFFSET``.
+        reason, detail: Why; `isotherm.rejects` has the table of reasons.
+        protocol, peer: How it came.
+        device: Whose it is, as far as that is known.
+        received: When.
+        size: Bytes of the original.
+        is_whole: Whether all of them are kept.
+        count: Inputs in it.
+        format: As what it was read.
+        is_replayed: Whether it was taken in after all.
+        text, base64: The bytes, in one of these; None in a list.
+    """
+
+    id: str
+    reason: str
+    detail: str
+    protocol: str
+    peer: str
+    device: str | None
+    received: datetime
+    size: int
+    is_whole: bool
+    count: int
+    format: str
+    is_replayed: bool
+    text: str | None = None
+    base64: str | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a reject that was replayed: what was refused again is a new reject each."""
+
+    accepted: int
+    rejected: int
+    errors: list[str]
+
+
+Role = Literal["viewer", "operator", "admin"]
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """A user.
+
+    Attributes:
+        name: What they log in as.
+        role: What they may do.
+        created: When they came.
+        last_log_in: When they logged in last, or None.
+        is_disabled: Whether they are kept out.
+        must_change_password: Whether the password was given to them.
+        has_single_sign_on: Whether the identity provider keeps password and role.
+        etag: By which they can be changed as they were seen; empty in a list.
+    """
+
+    name: str
+    role: Role
+    created: datetime
+    last_log_in: datetime | None
+    is_disabled: bool
+    must_change_password: bool
+    has_single_sign_on: bool
+    etag: str = ""
+
+
+class Token(msgspec.Struct, frozen=True):
+    """An API token.
+
+    Attributes:
+        id: By which it is revoked.
+        name: What it is for.
+        scopes: What it may be used for.
+        created, expires: When.
+        token: What a program shows, of one that was made just now; else empty.
+    """
+
+    id: str
+    name: str
+    scopes: frozenset[str]
+    created: datetime
+    expires: datetime
+    token: str = ""
+
+
 class Latest(msgspec.Struct, frozen=True):
     """The newest value of a series.
 

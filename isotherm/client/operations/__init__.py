@@ -4,6 +4,30 @@ Each operation is a generator of its requests (`isotherm.client.exchange`); both
 with its arguments. A new one is a function in a file here, and a line in `sync.py` and in `asynchronous.py`.
 """
 
-from isotherm.client.operations import alarms, commands, configuration, devices, firmware, rollouts, rules, series, system
+from isotherm.client.operations import (
+    alarms,
+    commands,
+    configuration,
+    devices,
+    firmware,
+    rejects,
+    rollouts,
+    rules,
+    series,
+    system,
+    users,
+)
 
-__all__ = ["alarms", "commands", "configuration", "devices", "firmware", "rollouts", "rules", "series", "system"]
+__all__ = [
+    "alarms",
+    "commands",
+    "configuration",
+    "devices",
+    "firmware",
+    "rejects",
+    "rollouts",
+    "rules",
+    "series",
+    "system",
+    "users",
+]
