@@ -133,7 +133,7 @@ export function render({ model }) {
       if (one.state === "running") acts.push(button("Halt", () => steer(one, "halt")));
       if (one.state === "halted" && !one.why.startsWith("taken back")) acts.push(button("Resume", () => steer(one, "resume")));
       if (bad) acts.push(button("Retry", () => steer(one, "retry")));
-      if (!one.back) acts.push(button("Roll back", () => dialog(view, "Roll back?", [element("p", {}, "What was desired before is desired again, where nobody has changed it since.")], "Roll back", () => steer(one, "rollback"))));
+      if (!one.back && !one.why.startsWith("taken back")) acts.push(button("Roll back", () => dialog(view, "Roll back?", [element("p", {}, "What was desired before is desired again, where nobody has changed it since.")], "Roll back", () => steer(one, "rollback"))));
     }
     for (const act of acts) act.setAttribute("aria-label", `${act.textContent} ${one.id}`);
     const wave = one.waves.length > 1 && one.state === "running" ? `, wave ${one.wave + 1} of ${one.waves.length}` : "";
