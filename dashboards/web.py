@@ -31,6 +31,7 @@ from dashboards.prometheus import app as prometheus
 from dashboards.shell import STATIC
 from dashboards.sparks import Sparks
 from isotherm.accounts.accounts import Accounts
+from isotherm.configuration import Configurations
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.process import end
 from isotherm.registry import Registry
@@ -74,7 +75,7 @@ def build(settings: Settings, feed: Feed, reader: Reader, redis: Client) -> Guar
     _add_health(app, settings)
     app.include_router(downloads.router(reader))
     provider = Provider(settings, redis) if settings.oidc_issuer and settings.login == "required" else None
-    access_pages.add(app, Site(accounts, settings), Registry(redis), provider)
+    access_pages.add(app, Site(accounts, settings), Registry(redis), Configurations(redis, settings.partitions), provider)
     app.mount(api.PATH, api.build(settings, redis, reader, feed, desk, figures.figures, accounts), name="api")
     app.mount(prometheus.PATH, prometheus.build(redis, reader), name="prometheus")
     app.mount("/assets", StaticFiles(directory=STATIC), name="assets")

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from dashboards.access.log_in import status_of
 from dashboards.access.site import Site, see_other, sentence
 from isotherm.accounts.accounts import Actor
+from isotherm.configuration import Configurations
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.registry import Registry
 
@@ -27,11 +28,15 @@ _SURE = {
         "It can send no more until it has a new one; connectors notice within 10 s.",
         "Revoke",
     ),
-    "remove": ("Remove {}?", "It is forgotten with its tokens and labels; its history stays until it expires.", "Remove"),
+    "remove": (
+        "Remove {}?",
+        "It is forgotten with all that was set for it; its history stays until it expires.",
+        "Remove",
+    ),
 }
 
 
-def add(app: FastAPI, site: Site, registry: Registry) -> None:
+def add(app: FastAPI, site: Site, registry: Registry, configurations: Configurations) -> None:
     """Add the pages."""
 
     async def draw(request: Request, text: str = "", status: int = 200, **context: Any) -> Response:
@@ -52,7 +57,7 @@ def add(app: FastAPI, site: Site, registry: Registry) -> None:
         if action in _SURE and fields.get("sure") != "yes":
             return _ask(site, request, action, name)
         try:
-            token = await _change(registry, action, name)
+            token = await _change(registry, configurations, action, name)
         except (SettingsError, Unavailable) as error:
             shown: dict[str, Any] = (
                 {"errors": {"name": sentence(error)}} if action == "add" else {"problem": sentence(error)}
@@ -70,7 +75,7 @@ def add(app: FastAPI, site: Site, registry: Registry) -> None:
         return await draw(request, name, once=once)
 
 
-async def _change(registry: Registry, action: str, name: str) -> str | None:
+async def _change(registry: Registry, configurations: Configurations, action: str, name: str) -> str | None:
     """Do what a form of the page asks for; returns a new token, if one was made."""
     match action:
         case "add":
@@ -83,6 +88,7 @@ async def _change(registry: Registry, action: str, name: str) -> str | None:
             await registry.revoke_tokens(name)
         case "remove":
             await registry.remove(name)
+            await configurations.forget(name)
         case _:
             raise SettingsError(f"{action[:40]!r} is nothing that can be done to a device")
     return None

@@ -7,10 +7,11 @@ from fastapi import FastAPI
 from dashboards.access import account, devices, log_in, notices, overview, single_sign_on, users
 from dashboards.access.oidc import Provider
 from dashboards.access.site import Site
+from isotherm.configuration import Configurations
 from isotherm.registry import Registry
 
 
-def add(app: FastAPI, site: Site, registry: Registry, provider: Provider | None) -> None:
+def add(app: FastAPI, site: Site, registry: Registry, configurations: Configurations, provider: Provider | None) -> None:
     """Add them."""
     notices.add(app, site)
     log_in.add(app, site)
@@ -18,5 +19,5 @@ def add(app: FastAPI, site: Site, registry: Registry, provider: Provider | None)
     if provider is not None:
         single_sign_on.add(app, site, provider)
     users.add(app, site)
-    devices.add(app, site, registry)
+    devices.add(app, site, registry, configurations)
     overview.add(app, site)

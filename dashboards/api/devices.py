@@ -16,6 +16,7 @@ from dashboards.visitor import Visitor
 from isotherm import registry as kept
 from isotherm.accounts.audit import Audit
 from isotherm.clock import iso
+from isotherm.configuration import Configurations
 from isotherm.errors import BadField
 from isotherm.names import DEVICE_PATTERN
 from isotherm.registry import Registry
@@ -84,7 +85,7 @@ class Attributes(BaseModel):
     reported: list[Attribute]
 
 
-def router(redis: Client, reader: Reader) -> APIRouter:
+def router(redis: Client, reader: Reader, configurations: Configurations) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(prefix="/devices", tags=["devices"])
     registry, audit = Registry(redis), Audit(redis)
@@ -134,9 +135,10 @@ def router(redis: Client, reader: Reader) -> APIRouter:
 
     @routes.delete("/{device}", status_code=204)
     async def delete_device(request: Request, who: MayWrite, device: Name) -> Response:
-        """Forget a device with its tokens and labels; its history stays until it expires."""
+        """Forget a device with its tokens, labels and configuration; its history stays until it expires."""
         check_conditions(request, _shown(await _existing(registry, device)))
         await registry.remove(device)
+        await configurations.forget(device)
         await audit.write(who.name, "remove device", device, address=who.address)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 

@@ -102,7 +102,9 @@ async def configuration(settings: Settings, supervisor: int, count: int, told: C
             for device in devices:
                 device.close()
             for first in range(0, count, AT_ONCE):
-                await asyncio.gather(*(registry.remove(name) for name in names[first : first + AT_ONCE]))
+                some = names[first : first + AT_ONCE]
+                await asyncio.gather(*(registry.remove(name) for name in some))
+                await asyncio.gather(*(rollouts.configurations.forget(name) for name in some))
                 told("removing", first)
     return {
         "devices": count,

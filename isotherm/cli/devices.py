@@ -10,6 +10,7 @@ from isotherm import presence
 from isotherm.cli.options import AsJson, DataDir
 from isotherm.cli.output import ago, iso, print_json, print_table, run
 from isotherm.clock import now_us
+from isotherm.configuration import Configurations
 from isotherm.errors import IsothermError
 from isotherm.presence import Presence
 from isotherm.registry import Device, Registry
@@ -158,13 +159,14 @@ def token(
 
 @app.command()
 def remove(names: Names, data_dir: DataDir = None) -> None:
-    """Forget devices and their tokens; their history stays until it expires."""
+    """Forget devices with their tokens, labels and configuration; their history stays until it expires."""
     settings = Settings.load(data_dir=data_dir)
 
     async def forget() -> None:
         async with client.connected(settings) as redis:
             for name in names:
                 await Registry(redis).remove(name)
+                await Configurations(redis, settings.partitions).forget(name)
 
     run(settings, forget())
     print(f"removed {', '.join(names)}")

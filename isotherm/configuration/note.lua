@@ -61,6 +61,7 @@ if what == 'confirmed' or what == 'reported' then
 elseif version == current and current > 0 then
   if what == 'returned' and is_open then
     call('ZADD', DUE, 'XX', now, device)
+    announce(device) -- another connector may have a way to it
   elseif what == 'sent' then
     call('HSET', device_key(device), 'given', now)
     if state == 'pending' then move(device, 'sent') end

@@ -28,11 +28,14 @@ local function move(device, state, ...)
   enter(get(device, 'rollout'), device, state)
 end
 
+-- Tell connectors that something is due for a device.
+local function announce(device) call('PUBLISH', DUE .. ':live', 'queued ' .. device .. ' configuration') end
+
 -- Have a device given what is desired, now.
 local function push(device, now)
   move(device, 'pending', 'attempt', 0, 'error', '', 'progress', -1)
   call('ZADD', DUE, now, device)
-  call('PUBLISH', DUE .. ':live', 'queued ' .. device .. ' configuration')
+  announce(device)
 end
 
 local function is_same(a, b)

@@ -59,7 +59,8 @@ class Configurations:
         def script(name: str) -> Script:
             return Script(redis, "table.lua", name, package=__package__)
 
-        self._assign, self._claim, self._note, self._hold = map(script, ("assign.lua", "claim.lua", "note.lua", "hold.lua"))
+        names = ("assign.lua", "claim.lua", "forget.lua", "hold.lua", "note.lua")
+        self._assign, self._claim, self._forget, self._hold, self._note = map(script, names)
 
     async def get(self, device: str) -> Configuration:
         """Return a device's configuration: an empty one, if nothing is desired or reported."""
@@ -191,6 +192,11 @@ class Configurations:
         if found.desired:
             await self.assign([device], {key: bytes(value) for key, value in found.desired.items()}, by)
         return await self.get(device)
+
+    async def forget(self, device: str) -> None:
+        """Forget what is desired of a device and what it has reported: it was removed, and another may come to its name."""
+        with answering():
+            await self._forget([self.key_of(device)], [device])
 
     def channels(self) -> list[str]:
         """Return the channels on which devices are told that are due."""

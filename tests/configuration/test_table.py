@@ -175,3 +175,33 @@ async def test_whatever_happens_what_was_applied_is_what_is_desired(kept: Config
     found = described(await kept.get("room-1"))
     assert found["state"] in ("applied", "none")
     assert has == found["desired"] == found["reported"]
+
+
+async def test_what_came_back_is_announced_to_who_may_have_another_way(kept: Configurations, redis: Client) -> None:
+    await kept.change("room-1", {"interval": 5}, "eve")
+    assert await given(kept) is not None
+    async with redis.pubsub() as pubsub:
+        await pubsub.subscribe(*kept.channels())
+        await kept.note("room-1", 1, "returned")
+        said = b""
+        while said != b"queued room-1 configuration":
+            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=10)
+            said = message["data"] if message else b""
+    assert await given(kept) is not None
+
+
+async def test_who_comes_to_the_name_of_a_device_that_was_removed_gets_nothing_of_it(
+    kept: Configurations, redis: Client
+) -> None:
+    await kept.change("room-1", {"interval": 5}, "eve")
+    await kept.report("room-1", 1, b'{"interval":5}')
+    await kept.change("room-1", {"interval": 6}, "eve")
+    await kept.forget("room-1")
+    assert await given(kept, is_new=True) is None
+    assert await kept.due() == set()
+    found = await kept.get("room-1")
+    assert (found.state, found.desired, found.reported) == ("none", {}, {})
+    await kept.change("room-1", {"mode": "eco"}, "bob")
+    assert await given(kept) == {"version": 3, "values": {"mode": "eco"}}, "a version that no device has seen"
+    await kept.forget("nobody")
+    assert (await kept.get("nobody")).version == 0

@@ -379,6 +379,16 @@ def test_bench_measures_coap(quiet: Stack) -> None:
         assert shard.poll() is None
 
 
+def test_the_benches_of_commands_and_configuration_measure_what_devices_do(quiet: Stack) -> None:
+    figures = quiet.json("bench", "commands", "--count", "10")
+    for protocol in ("tcp", "ws", "http", "mqtt", "coap"):
+        told = figures[f"{protocol}_ms"]
+        assert 0 < told["p50"] <= told["p95"] <= told["p99"], protocol
+    figures = quiet.json("bench", "configuration", "--devices", "50")
+    assert figures["devices"] == 50
+    assert 0 < figures["half_reported_s"] <= figures["all_reported_s"]
+
+
 def test_bench_measures_and_everything_it_sends_is_stored(quiet: Stack) -> None:
     before = quiet.ledger_when_settled(0)["stored"]
     figures = quiet.json("bench", "ingest", "--readings", "50000", "--devices", "500", *PLAIN)
