@@ -64,6 +64,8 @@ def router(accounts: Accounts) -> APIRouter:
     @routes.post("", status_code=201, response_model=NewToken)
     async def create_token(request: Request, who: MayWrite, form: TokenForm) -> Response:
         """Make a token of who asks. One that is asked for with a token has no more scopes than that, and ends no later."""
+        if who.is_local:
+            raise Conflict("nobody logs in here: programs need no token")
         await _check_bounds(accounts, request, who, form)
         try:
             token, made = await accounts.create_token(who.name, form.name, form.scopes, form.days, _actor(who))

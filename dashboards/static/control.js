@@ -1,6 +1,6 @@
 // Below the charts of a device: what it is asked to do, and how it is configured. Asks the REST API itself, as any program may.
 // model.device, model.may (commands may be sent and settings changed).
-const { ago, utc, moment, element, dialog, api, parsed, worded } = window.isotherm;
+const { ago, utc, moment, element, dialog, api, drawn: settled, parsed, worded } = window.isotherm;
 
 const POLL_MS = 2_000; // while the page is in view
 const SHOWN = 10;
@@ -139,6 +139,7 @@ export function render({ model }) {
   async function look() {
     try {
       const [found, asked] = await Promise.all([api("GET", `${base()}/configuration`), api("GET", `${base()}/commands?limit=${SHOWN}`)]);
+      await settled();
       const focus = view.getRootNode().activeElement?.getAttribute?.("aria-label");
       const news = JSON.stringify([found, asked]);
       if (news === drawn) return;

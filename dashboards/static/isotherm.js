@@ -133,6 +133,12 @@ window.isotherm = (() => {
     return { box, main };
   };
 
+  // When the page is drawn: what comes later than that below it moves nothing.
+  const drawn = async () => {
+    while (!(window.Bokeh?.documents?.[0]?.is_idle)) await new Promise((done) => requestAnimationFrame(done));
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  };
+
   // A request to the REST API, with the session of this page; a refusal is thrown, with its status and what is wrong.
   const api = async (method, path, body) => {
     const headers = body === undefined ? {} : { "content-type": "application/json" };
@@ -191,5 +197,5 @@ window.isotherm = (() => {
       one.textContent = moment(time);
     }
   });
-  return { clock, now, number, ago, span, duration, units, withUnit, measured, live, utc, zone, moment, tick, element, asker, dialog, api, parsed, worded };
+  return { clock, now, number, ago, span, duration, units, withUnit, measured, live, utc, zone, moment, tick, element, asker, dialog, api, drawn, parsed, worded };
 })();

@@ -1,6 +1,6 @@
 // Below the fleet: commands and configuration for many devices, and how far rollouts are. Asks the REST API itself.
 // model.may (commands may be sent and settings changed).
-const { ago, utc, moment, element, dialog, api, parsed, worded } = window.isotherm;
+const { ago, utc, moment, element, dialog, api, drawn: settled, parsed, worded } = window.isotherm;
 
 const POLL_MS = 2_000; // while the page is in view
 const SHOWN = 5;
@@ -147,6 +147,7 @@ export function render({ model }) {
   async function look() {
     try {
       const { items } = await api("GET", `/rollouts?limit=${SHOWN}`);
+      await settled();
       view.hidden = !model.may && items.length === 0;
       const news = JSON.stringify(items);
       if (news === drawn) return;

@@ -55,7 +55,7 @@ def _print(found: Configuration, as_json: bool) -> None:
         return
     how = f", {found.progress} %" if found.progress is not None else ""
     why = f": {found.error}" if found.error else ""
-    when = f" by {found.by}, {since(found.changed)} ago" if found.changed else ""
+    when = f" by {found.by}, {since(found.changed)}" if found.changed else ""
     print(as_shown(f"{found.device}: version {found.version}{when}, {found.state}{how}{why}"))
     names = sorted({*found.desired, *found.reported})
     if not names:

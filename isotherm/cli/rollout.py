@@ -84,7 +84,7 @@ def list_rollouts(
     elif not found:
         print("nothing was rolled out; try: isotherm rollout begin 'room-*' --set interval=5")
     else:
-        rows = [[one.id, since(one.created), one.by, _state(one), _counts(one), text_of(one.values)] for one in found]
+        rows = [[one.id, since(one.created), one.by, _state(one), _counts(one), _values(one)] for one in found]
         print_table(["id", "begun", "by", "state", "devices", "values"], rows)
 
 
@@ -173,6 +173,14 @@ def _tell(found: Rollout, as_json: bool, *, to_stderr: bool = False) -> None:
 def _state(one: Rollout) -> str:
     wave = f", wave {one.wave + 1} of {len(one.waves)}" if one.state != "done" and len(one.waves) > 1 else ""
     return one.state + wave + (f" ({one.why})" if one.why else "")
+
+
+def _values(one: Rollout) -> str:
+    """Say what is set: of firmware its name, and not all that devices are told of it."""
+    image = one.values.get("firmware")
+    if isinstance(image, dict):
+        return f"firmware {image.get('name')}/{image.get('version')}"
+    return text_of(one.values)
 
 
 def _counts(one: Rollout) -> str:

@@ -155,8 +155,10 @@ def key_from_pem(pem: bytes) -> Ed25519PrivateKey:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadField(
-            "key", f"no private key: {error}", "a PEM file of an Ed25519 private key, without password"
+            "key",
+            "this is no private key",
+            "a PEM file of an Ed25519 key without password; `isotherm firmware new-key` makes one",
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise BadField("key", "the private key is of another kind", "an Ed25519 key; `isotherm firmware key` makes one")
+        raise BadField("key", "the private key is of another kind", "an Ed25519 key; `isotherm firmware new-key` makes one")
     return key

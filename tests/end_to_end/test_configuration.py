@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ def test_simulated_devices_take_over_what_they_should_have_and_load_firmware(tmp
             found = stack.json("config", "show", room)
             assert (found["state"], found["desired"], found["drift"]) == ("applied", {"calibration": 1.5}, [])
             assert found["reported"]["calibration"] == 1.5
+        shown = stack.run("config", "show", "room-001").stdout.splitlines()
+        assert re.fullmatch(r"room-001: version 1 by cli \(\w+\), \d+ s ago, applied", shown[0])
         stack.json("config", "set", "room-001", "interval=-1")
         refused = settled(stack, "room-001")
         assert refused["state"] == "failed"
