@@ -337,10 +337,17 @@ class Dispatcher:
         """Take up what comes next for a device: its commands, then its configuration."""
         async with self._asking:
             command = await self._control.claim(device, self._via)
-            if command is None:
-                command = await self._configurations.claim(device, self._via, is_new=device in self._came)
-                self._came.discard(device)
-            return command
+            return command or await self._configuration(device)
+
+    async def _configuration(self, device: str) -> Command | None:
+        is_new = device in self._came
+        self._came.discard(device)  # before the store is asked: who comes meanwhile is new to what it answers
+        try:
+            return await self._configurations.claim(device, self._via, is_new=is_new)
+        except Unavailable:
+            if is_new:
+                self._came.add(device)
+            raise
 
     async def _outlet_of(self, device: str) -> Outlet | None:
         """Return the way to a device: its own, its gateway's, or the broker's."""
