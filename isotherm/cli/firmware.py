@@ -25,7 +25,7 @@ app = typer.Typer(no_args_is_help=True, help="Images of firmware that are signed
 @app.command()
 def new_key(path: Annotated[Path, typer.Argument(help="Where the private key is written; keep it to yourself.")]) -> None:
     """Make a key to sign images with, and print its public half, which `isotherm firmware trust` takes."""
-    from isotherm.firmware.image import key_to_pem, new_key, public_of
+    from isotherm.firmware.signing import key_to_pem, new_key, public_of
 
     key = new_key()
     try:
@@ -83,7 +83,7 @@ def upload(
     as_json: AsJson = False,
 ) -> None:
     """Sign an image here, and give it to the platform. The key is not sent."""
-    from isotherm.firmware.image import key_from_pem, signed
+    from isotherm.firmware.signing import key_from_pem, signed
 
     name, version = _parts(image)
     data = path.read_bytes()

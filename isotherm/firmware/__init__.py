@@ -1,6 +1,7 @@
 """Firmware: images that are kept signed, and given to devices by rollouts (`isotherm.configuration`).
 
-image.py      what an image is, and what is signed of it
+image.py      what an image is
+signing.py    its signature
 store.py      where images and the keys that are trusted are kept
 """
 

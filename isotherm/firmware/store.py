@@ -16,7 +16,7 @@ import msgspec
 
 from isotherm.clock import now_us
 from isotherm.errors import BadField, SettingsError
-from isotherm.firmware.image import MAX_BYTES, Image, check_name, is_signed_by, key_id
+from isotherm.firmware.image import MAX_BYTES, Image, check_name
 from isotherm.store.client import Client
 from isotherm.store.reader import answering
 
@@ -48,6 +48,8 @@ class Firmware:
             BadField: it is not what it says, or not signed with a key that is trusted.
             SettingsError: there is another one of this name and version, or there are MAX_IMAGES.
         """
+        from isotherm.firmware.signing import is_signed_by
+
         check_name("name", image.name)
         check_name("version", image.version)
         if not 0 < len(data) <= MAX_BYTES:
@@ -109,6 +111,8 @@ class Firmware:
             BadField: it is no key.
             SettingsError: there are MAX_KEYS.
         """
+        from isotherm.firmware.signing import key_id
+
         id = key_id(public)
         known = await self.keys()
         if id not in known and len(known) >= MAX_KEYS:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from isotherm.configuration import Configurations
-from isotherm.firmware import Image, image
+from isotherm.firmware import Image, signing
 from isotherm.settings import Settings
 from isotherm.store import client as stores
 from tests.api.conftest import Login
@@ -114,18 +114,18 @@ async def test_what_cannot_be_rolled_out(login: Login, field: str, form: Any) ->
 async def test_firmware_is_uploaded_and_assigned(login: Login) -> None:
     owner = await login("anna", "read", "write")
     program = await login("otto", "firmware:read", "firmware:write", *BOTH)
-    key, data = image.new_key(), b"\x7fELF" * 400_000
-    made = image.signed(key, "lamp", "1.0", data)
+    key, data = signing.new_key(), b"\x7fELF" * 400_000
+    made = signing.signed(key, "lamp", "1.0", data)
     address = "/firmware/lamp/1.0"
     assert (await upload(program, address, data, made)).status in (400, 422)
-    public = image.public_of(key)
+    public = signing.public_of(key)
     assert (await program.post("/firmware-keys", {"public": public})).status == 403
     assert (await owner.post("/firmware-keys", {"public": "AAAA"})).status in (400, 422)
     assert (await owner.post("/firmware-keys", {"public": public})).status == 201
     assert (await upload(program, address, b"other", made)).status in (400, 422)
     kept = await upload(program, address, data, made)
     assert (kept.status, kept.json["sha256"], kept.json["size"]) == (201, made.sha256, len(data))
-    other = image.signed(key, "lamp", "1.0", b"other")
+    other = signing.signed(key, "lamp", "1.0", b"other")
     assert (await upload(program, address, b"other", other)).status == 409
     assert [one["version"] for one in (await program.get("/firmware")).json["items"]] == ["1.0"]
     begun = await program.post("/rollouts", {"targets": {"devices": ["room-1"]}, "firmware": "lamp/1.0"})
@@ -134,8 +134,8 @@ async def test_firmware_is_uploaded_and_assigned(login: Login) -> None:
     assert desired["firmware"]["path"] == "firmware/lamp/1.0"
     assert (await program.delete(address)).status == 204
     assert (await program.get(address)).status == 404
-    assert (await owner.delete("/firmware-keys/" + image.key_id(public))).status == 204
-    assert (await owner.delete("/firmware-keys/" + image.key_id(public))).status == 404
+    assert (await owner.delete("/firmware-keys/" + signing.key_id(public))).status == 204
+    assert (await owner.delete("/firmware-keys/" + signing.key_id(public))).status == 404
 
 
 async def test_who_may_only_look_changes_nothing(login: Login) -> None:

@@ -24,7 +24,7 @@ from isotherm.client import (
 )
 from isotherm.client.exchange import NoAnswer, Request, Wait, attempted
 from isotherm.configuration import Configurations
-from isotherm.firmware import image
+from isotherm.firmware import signing
 from isotherm.settings import Settings
 from isotherm.store import client as stores
 from tests.api.broker import kafka as kafka
@@ -146,16 +146,16 @@ def test_a_rollout_from_its_begin_to_its_way_back(settings: Settings, login: Log
 
 def test_an_image_is_signed_uploaded_assigned_and_removed(login: Login) -> None:
     anna = login("anna", "read", "write")
-    key, data = image.new_key(), b"\x7fELF" * 1_000
-    signed = image.signed(key, "lamp", "1.0", data)
+    key, data = signing.new_key(), b"\x7fELF" * 1_000
+    signed = signing.signed(key, "lamp", "1.0", data)
     with pytest.raises(Invalid, match="not signed with a key that is trusted"):
         anna.upload_image("lamp", "1.0", data, signed.signature)
-    trusted = anna.trust_key(image.public_of(key))
+    trusted = anna.trust_key(signing.public_of(key))
     assert list(anna.firmware_keys()) == [trusted] == [anna.trust_key(trusted.public)]
     kept = anna.upload_image("lamp", "1.0", data, signed.signature)
     assert (kept.sha256, kept.size, kept.key, kept.by) == (signed.sha256, 4_000, trusted.id, "anna")
     assert list(anna.firmware()) == [kept] == [anna.image("lamp", "1.0")]
-    other = image.signed(key, "lamp", "1.0", b"other")
+    other = signing.signed(key, "lamp", "1.0", b"other")
     with pytest.raises(Conflict, match="new version"):
         anna.upload_image("lamp", "1.0", b"other", other.signature)
     assert anna.begin_rollout(firmware="lamp/1.0", devices=["room-3"]).values["firmware"]["sha256"] == kept.sha256
@@ -174,6 +174,6 @@ async def test_the_one_that_awaits_does_the_same(anna: AsyncClient) -> None:
     assert (await anna.configure("room-4", {"interval": 1})).desired == {"interval": 1}
     begun = await anna.begin_rollout({"interval": 2}, devices=["room-4"])
     assert [one.device async for one in anna.rollout_devices(begun.id, "pending")] == ["room-4"]
-    key = await anna.trust_key(image.public_of(image.new_key()))
+    key = await anna.trust_key(signing.public_of(signing.new_key()))
     await anna.distrust_key(key.id)
     assert [one async for one in anna.firmware()] == []

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientSession
 
 from connectors import coap, http
-from isotherm.firmware import Image, image
+from isotherm.firmware import Image, signing
 from isotherm.store.client import Client
 from tests.contracts.commands import dispatching
 from tests.support.intake import Bench
@@ -33,9 +33,9 @@ async def bench(redis: Client) -> AsyncIterator[Bench]:
 
 @pytest.fixture
 async def made(bench: Bench) -> Image:
-    key = image.new_key()
-    await bench.site.firmware.trust(image.public_of(key))
-    return await bench.site.firmware.add(image.signed(key, "lamp", "1.2.0", DATA), DATA, "eve")
+    key = signing.new_key()
+    await bench.site.firmware.trust(signing.public_of(key))
+    return await bench.site.firmware.add(signing.signed(key, "lamp", "1.2.0", DATA), DATA, "eve")
 
 
 @pytest.fixture

@@ -1,0 +1,25 @@
+#!/bin/sh
+# The packages that one part kind adds, with the versions and hashes of the lock, for either processor.
+#
+#     packages.sh PART FOLDER amd64|arm64
+set -eu
+part=$1 folder=$2
+case $3 in
+amd64) machine=x86_64 ;;
+arm64) machine=aarch64 ;;
+*) echo "packages.sh: the processor is $3, expected amd64 or arm64" >&2 && exit 1 ;;
+esac
+
+python3 requirements.py "$part" <requirements.lock >"$part.txt"
+mkdir -p "$folder"
+[ -s "$part.txt" ] || exit 0
+# Every tag up to the C library of Debian 12; pip takes each of them for itself alone.
+platforms="--platform=manylinux2014_$machine"
+for minor in $(seq 17 36); do platforms="$platforms --platform=manylinux_2_${minor}_$machine"; done
+# shellcheck disable=SC2086
+/build/pip/bin/pip install --quiet --disable-pip-version-check --root-user-action=ignore --require-hashes --no-deps --no-compile \
+    --only-binary=:all: --python-version=3.11 --implementation=cp $platforms --target="$folder" -r "$part.txt"
+rm -rf "$folder/bin" "$folder/share"
+find "$folder" -depth -type d -name tests -exec rm -rf {} +
+find "$folder" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.pyi' -o -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.a' \) -delete
+python3 -m compileall -q --invalidation-mode unchecked-hash "$folder"
