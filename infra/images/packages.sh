@@ -21,5 +21,5 @@ for minor in $(seq 17 36); do platforms="$platforms --platform=manylinux_2_${min
     --only-binary=:all: --python-version=3.11 --implementation=cp $platforms --target="$folder" -r "$part.txt"
 rm -rf "$folder/bin" "$folder/share"
 find "$folder" -depth -type d -name tests -exec rm -rf {} +
-find "$folder" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.pyi' -o -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.a' \) -delete
+find "$folder" -type f -regextype egrep -regex '.*\.(pyx|pxd|pxi|pyi|c|cc|h|a)|.*/RECORD' -delete
 python3 -m compileall -q --invalidation-mode unchecked-hash "$folder"

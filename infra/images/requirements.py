@@ -61,7 +61,7 @@ def of_image(lock: Lock, part: str) -> set[str]:
 def of_layer(lock: Lock, part: str) -> set[str]:
     """Return the packages that a part's image has beyond the one that it is built upon."""
     upon = PARTS[part].get("upon")
-    return of_image(lock, part) - (of_image(lock, upon) if upon else set())
+    return of_image(lock, part) - (of_image(lock, upon) if upon else set()) | set(PARTS[part].get("whole", ()))
 
 
 if __name__ == "__main__":

@@ -17,25 +17,21 @@ from pathlib import Path
 from requirements import PARTS
 
 PACKAGES = Path("/opt/isotherm")
-DEBIAN = Path("/root-fs/var/lib/dpkg/status.d")
+DEBIAN = Path("/debian")
 
 
-def python_packages(part: str) -> Iterator[dict[str, object]]:
+def components(part: str) -> Iterator[dict[str, object]]:
     """Yield a component for each package of a part and of what it is built upon."""
     for distribution in distributions(path=[str(PACKAGES / part)]):
         name = distribution.metadata["Name"].lower().replace("_", "-").replace(".", "-")
         yield _component(name, distribution.version, f"pkg:pypi/{name}@{distribution.version}")
-    if upon := PARTS[part].get("upon"):
-        yield from python_packages(upon)
-
-
-def debian_packages() -> Iterator[dict[str, object]]:
-    """Yield a component for each Debian package that was unpacked."""
-    for file in DEBIAN.iterdir():
+    for file in (DEBIAN / part).glob("status.d/*"):
         fields = Parser().parsestr(file.read_text())
         name, version = fields["Package"], fields["Version"]
         purl = f"pkg:deb/debian/{name}@{version.replace('+', '%2B').replace(':', '%3A')}?arch={fields['Architecture']}"
         yield _component(name, version, purl)
+    if upon := PARTS[part].get("upon"):
+        yield from components(upon)
 
 
 def _component(name: str, version: str, purl: str) -> dict[str, object]:
@@ -44,13 +40,13 @@ def _component(name: str, version: str, purl: str) -> dict[str, object]:
 
 def bill(part: str, arch: str) -> dict[str, object]:
     """Return the whole bill."""
-    components = {str(one["purl"]): one for one in (*python_packages(part), *debian_packages())}
+    found = {str(one["purl"]): one for one in components(part)}
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {"component": {"type": "container", "bom-ref": "image", "name": f"isotherm-{part}-{arch}"}},
-        "components": [components[purl] for purl in sorted(components)],
+        "components": [found[purl] for purl in sorted(found)],
     }
 
 
