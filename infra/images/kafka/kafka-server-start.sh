@@ -1,0 +1,2 @@
+#!/bin/sh
+exec java ${KAFKA_HEAP_OPTS:--Xmx256m} -XX:TieredStopAtLevel=1 -cp "/opt/kafka/libs/*" kafka.Kafka "$@"
