@@ -19,6 +19,12 @@ need collectd collectd-core
 need openssl openssl
 need node nodejs
 need make make
+need ssh openssh-client
+need podman podman
+need buildah buildah
+need runc runc
+need debootstrap debootstrap
+[ -x /usr/lib/podman/netavark ] || packages+=(netavark)
 need cc gcc
 [ -e /usr/include/stdio.h ] || packages+=(libc6-dev)
 [ -e /usr/share/i18n/locales/de_DE ] || packages+=(locales)
