@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -18,6 +19,7 @@ from dashboards import web
 from dashboards.api import stream
 from dashboards.feed import Feed
 from dashboards.guard import Guard
+from isotherm import health
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.process import stop_signal
 from isotherm.settings import Settings
@@ -48,7 +50,10 @@ async def run(settings: Settings) -> None:
         feed = Feed(redis, reader, settings.partitions)
         app = web.build(settings, feed, reader, redis)
         gc.freeze()  # a session is one heap of cycles: freeing it must not walk all of Panel and hold everybody up
-        await _serve(app, listener, stop)
+        async with contextlib.AsyncExitStack() as beside:
+            if settings.health_port:  # what the pages' own port says is for whoever may see the pages
+                await beside.enter_async_context(health.served(settings, lambda: web.waiting_for(settings)))
+            await _serve(app, listener, stop)
     finally:
         await redis.aclose()
         listener.close()

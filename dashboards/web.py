@@ -115,6 +115,15 @@ async def _share_secret(pages: BokehFastAPI, redis: Client) -> None:
             return
 
 
+async def waiting_for(settings: Settings) -> str | None:
+    """Return None when pages can be served, else what is in the way."""
+    try:
+        async with client.connected(settings):
+            return None
+    except (Unavailable, SettingsError) as error:
+        return str(error)
+
+
 def _add_health(app: FastAPI, settings: Settings) -> None:
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
@@ -122,11 +131,8 @@ def _add_health(app: FastAPI, settings: Settings) -> None:
 
     @app.get("/readyz", response_class=PlainTextResponse)
     async def readyz() -> PlainTextResponse:
-        try:
-            async with client.connected(settings):
-                return PlainTextResponse("ready")
-        except (Unavailable, SettingsError) as error:
-            return PlainTextResponse(str(error), status_code=503)
+        waiting = await waiting_for(settings)
+        return PlainTextResponse("ready" if waiting is None else waiting, status_code=200 if waiting is None else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from isotherm.settings import Settings
 
-Ready = Callable[[], str | None]
-"""Returns None when ready, else what is being waited for."""
+Ready = Callable[[], str | Awaitable[str | None] | None]
+"""Returns None when ready, else what is being waited for; may have to ask somebody."""
 
 
 @asynccontextmanager
@@ -20,6 +20,8 @@ async def served(settings: Settings, ready: Ready) -> AsyncIterator[int]:
 
     async def readyz(_: web.Request) -> web.Response:
         waiting = ready()
+        if isinstance(waiting, Awaitable):
+            waiting = await waiting
         return web.Response(text="ready" if waiting is None else waiting, status=200 if waiting is None else 503)
 
     async def healthz(_: web.Request) -> web.Response:

@@ -21,5 +21,8 @@ for minor in $(seq 17 36); do platforms="$platforms --platform=manylinux_2_${min
     --only-binary=:all: --python-version=3.11 --implementation=cp $platforms --target="$folder" -r "$part.txt"
 rm -rf "$folder/bin" "$folder/share"
 find "$folder" -depth -type d -name tests -exec rm -rf {} +
+# Arrow's ways to other people's clouds.
+rm -rf "$folder"/pyarrow/*flight* "$folder"/pyarrow/*s3* "$folder"/pyarrow/*gcsfs* "$folder"/pyarrow/*azurefs* "$folder"/pyarrow/*hdfs* \
+    "$folder"/pyarrow/*gandiva* "$folder"/pyarrow/include "$folder"/pyarrow/src "$folder"/pyarrow/*cpp_tests*
 find "$folder" -type f -regextype egrep -regex '.*\.(pyx|pxd|pxi|pyi|c|cc|h|a)|.*/RECORD' -delete
 python3 -m compileall -q --invalidation-mode unchecked-hash "$folder"

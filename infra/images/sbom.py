@@ -2,7 +2,7 @@
 
     python3 sbom.py PART amd64|arm64 > isotherm.cdx.json
 
-Lists the Python packages and the Debian packages that are in it, each with its package URL, so that a scanner need not guess.
+Lists the Python and Debian packages that are in it, each with its package URL, so that a scanner need not guess.
 """
 
 from __future__ import annotations

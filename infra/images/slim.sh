@@ -9,12 +9,10 @@ amd64) strip=x86_64-linux-gnu-strip ;;
 arm64) strip=aarch64-linux-gnu-strip ;;
 esac
 
-rm -rf numpy/f2py numpy/_core/_simd.* pyarrow/include pyarrow/src
+rm -rf numpy/f2py numpy/_core/_simd.*
 find pygments/lexers pygments/styles -type f ! -name '_*' -delete
 cd pyarrow
-rm -rf libarrow_python.so libarrow_python.so.*.*.* ./*flight* ./*s3* ./*gcsfs* ./*azurefs* ./*hdfs* ./*orc* ./*gandiva* \
-    ./*parquet* ./*dataset* ./*acero* ./*substrait* ./*cpp_tests* \
-    _compute.* _csv.* _json.* _fs.*
+rm -rf libarrow_python.so libarrow_python.so.*.*.* ./*orc* ./*parquet* ./*dataset* ./*acero* ./*substrait* _compute.* _csv.* _json.* _fs.*
 cd ..
 
 # Not those that auditwheel has moved (numpy.libs): strip breaks them. And first, for what patchelf has moved it breaks, too.

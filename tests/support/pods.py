@@ -1,8 +1,8 @@
 """Pods of rendered manifests in podman: what a cluster of one node makes of them.
 
-Each pod is what its Deployment, StatefulSet or Job says, by ``podman kube play``; what podman does not do of a cluster's work is
-done here: numbers of StatefulSets' pods, names of Services (as aliases in a network of the run's own), readiness, claims. Left out
-are network policies, which tests/infra/test_network.py works out, and preStop: a name goes with the pod.
+Each pod is what its Deployment, StatefulSet or Job says, by ``podman kube play``; what podman does not do of a cluster's work
+is done here: numbers of StatefulSets' pods, names of Services (as aliases in a network of the run's own), readiness, claims. Left
+out are network policies, which tests/infra/test_network.py works out, and preStop: a name goes with the pod.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import copy
 import json
 import os
+import socket
 import subprocess
 import tempfile
 import time
@@ -106,8 +107,7 @@ class Pods:
 
     def run(self, pod: Pod, *command: str) -> str:
         """Run a command of ours in a pod's first container, and return what it prints."""
-        container = pod_of(pod.workload)["spec"]["containers"][0]["name"]
-        return images.podman("exec", f"{pod.name}-{container}", "python3", "-m", "isotherm", *command)
+        return images.podman("exec", self._first(pod), "python3", "-m", "isotherm", *command)
 
     def logs(self, pod: Pod) -> str:
         """Return what a pod has said at last."""
@@ -119,13 +119,21 @@ class Pods:
 
     def wait(self, pod: Pod) -> str:
         """Wait until a pod's first container has ended by itself, and return what it printed."""
-        container = f"{pod.name}-{pod_of(pod.workload)['spec']['containers'][0]['name']}"
-        images.podman("wait", container)
-        return images.podman("logs", container)
+        images.podman("wait", self._first(pod))
+        return images.podman("logs", self._first(pod))
+
+    def inspect(self, pod: Pod) -> dict[str, Any]:
+        """Return what podman knows of a pod's first container."""
+        (found,) = json.loads(images.podman("inspect", self._first(pod)))
+        return dict(found)
 
     def kill(self, pod: Pod, number: str) -> None:
         """Send a signal to a pod's first container."""
-        images.podman("kill", "--signal", number, f"{pod.name}-{pod_of(pod.workload)['spec']['containers'][0]['name']}")
+        images.podman("kill", "--signal", number, self._first(pod))
+
+    @staticmethod
+    def _first(pod: Pod) -> str:
+        return f"{pod.name}-{pod_of(pod.workload)['spec']['containers'][0]['name']}"
 
     def _aliases(self, document: Document, host: str) -> Iterator[str]:
         labels = pod_of(document)["metadata"]["labels"]
@@ -153,9 +161,12 @@ class Pods:
                     variable.pop("valueFrom")
                     variable["value"] = str(ordinal)
         further = list(self._volumes(document, name, host, spec))
-        configs = {source["name"] for one in spec["containers"] for entry in one.get("envFrom", ()) for source in entry.values()}
-        further += [self._config(config, config) for config in sorted(configs)]
-        return [{"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"] | {"name": name}, "spec": spec}, *further]
+        sources = [entry["configMapRef"]["name"] for one in spec["containers"] for entry in one.get("envFrom", ())]
+        further += [self._config(source, source) for source in sorted(set(sources))]
+        # Else podman 4.3 removes an init container while it is still running.
+        annotations = {"io.podman.annotations.init.container.type": "always"}
+        metadata = {**template["metadata"], "name": name, "annotations": annotations}
+        return [{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}, *further]
 
     def _volumes(self, document: Document, name: str, host: str, spec: Document) -> Iterator[Document]:
         """Yield what the volumes of a pod are made of, under names of its own, and tell the pod."""
@@ -215,10 +226,8 @@ class Pods:
             time.sleep(POLL_SECONDS)
 
     def _wait_until_done(self, pod: Pod) -> None:
-        (container,) = pod_of(pod.workload)["spec"]["containers"]
-        images.podman("wait", f"{pod.name}-{container['name']}")
-        (state,) = json.loads(images.podman("inspect", f"{pod.name}-{container['name']}"))
-        assert state["State"]["ExitCode"] == 0, self.logs(pod)
+        images.podman("wait", self._first(pod))
+        assert self.inspect(pod)["State"]["ExitCode"] == 0, self.logs(pod)
 
 
 def remove(run: str) -> None:
@@ -244,8 +253,6 @@ def _is_ready(address: str, probe: Document, ports: dict[str, int]) -> bool:
         port = ports[port]
     try:
         if "tcpSocket" in probe:
-            import socket
-
             socket.create_connection((address, port), timeout=1).close()
             return True
         with urllib.request.urlopen(f"http://{address}:{port}{probe['httpGet']['path']}", timeout=2) as answer:

@@ -1,0 +1,38 @@
+"""Images and manifests of this checkout, for pods."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+from tests.support import apache_kafka, images, pod_images
+from tests.support.manifests import K8S, Document, render
+
+
+@pytest.fixture(scope="session")
+def registry() -> str:
+    """In whose name this checkout's images are in podman's store."""
+    if reason := images.available() or apache_kafka.available():
+        missing(reason)
+    return pod_images.registry()
+
+
+@pytest.fixture(scope="session")
+def local(registry: str, tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
+    """The overlay ``local``, all of whose images come from there by the one setting of components/mirror."""
+    infra = tmp_path_factory.mktemp("manifests") / "infra"
+    shutil.copytree(K8S, infra / "k8s")
+    mirror = infra / "k8s/components/mirror/kustomization.yaml"
+    mirror.write_text(mirror.read_text().replace("registry.example:5000", registry))
+    return render(add_components(infra / "k8s/overlays/local", "mirror"))
+
+
+def add_components(overlay: Path, *names: str) -> Path:
+    """Add components to a copy of an overlay, last."""
+    kustomization = overlay / "kustomization.yaml"
+    before, labels, after = kustomization.read_text().partition("labels:\n")
+    kustomization.write_text(before + "".join(f"  - ../../components/{name}\n" for name in names) + labels + after)
+    return overlay

@@ -1,0 +1,164 @@
+"""The overlay ``local`` in real pods: from its manifests to a reading on the chart, and all of it exchanged under load."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from playwright.async_api import expect
+
+from tests.conftest import missing
+from tests.support import chromium
+from tests.support.manifests import Document, workloads
+from tests.support.pods import Pod, Pods
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
+
+SECRETS = {
+    "isotherm": {"ISOTHERM_REDIS": "redis://:first-secret@valkey:6379/0", "ISOTHERM_MQTT_PASSWORD": "second-secret"},
+    "valkey": {"password.conf": "requirepass first-secret\nmasterauth first-secret\n"},
+    "kafka": {"CLUSTER_ID": "MkU3OEVBNTcwNTJENDM2Qg"},
+}
+
+SERVERS = ("kafka", "valkey", "mosquitto")
+PARTS = ("tcp", "http", "coap", "mqtt", "worker", "analytics", "web")
+
+LOAD = {"tcp": "isotherm-tcp:7301", "http": "isotherm-http:7310", "coap": "isotherm-coap:7302", "mqtt": "mosquitto:1883"}
+DEVICES, RATE = 5, 10
+DRAIN_SECONDS = 60.0
+
+
+class Stack:
+    """Pods by the names of what they do."""
+
+    def __init__(self, pods: Pods) -> None:
+        self.pods = pods
+        self.running: dict[str, Pod] = {}
+
+    def start(self, *names: str) -> None:
+        for name in names:
+            self.running[name] = self.pods.start(name)
+
+    def isotherm(self, *command: str) -> str:
+        """Run a command of ours in the web pod."""
+        return self.pods.run(self.running["isotherm-web"], *command)
+
+    def exchange(self, name: str) -> None:
+        """Replace a pod as its manifest says: of a Deployment the new one is ready first."""
+        old = self.running[name]
+        if old.workload["kind"] == "Deployment":
+            self.running[name] = self.pods.start(name, 1 - int(old.host[-1]))
+            self.pods.stop(old)
+        else:
+            self.pods.stop(old)
+            self.start(name)
+
+
+@pytest.fixture(scope="module")
+def stack(local: list[Document]) -> Iterator[Stack]:
+    with Pods(local) as pods:
+        for name, files in SECRETS.items():
+            pods.secret(name, **files)
+        stack = Stack(pods)
+        stack.start("kafka", "valkey", "isotherm-topics", "mosquitto", *(f"isotherm-{part}" for part in PARTS))
+        stack.start("isotherm-simulator")
+        yield stack
+
+
+def test_every_workload_of_the_overlay_runs(stack: Stack, local: list[Document]) -> None:
+    assert set(stack.running) == {one["metadata"]["name"] for one in workloads(local)}
+
+
+def test_nothing_in_a_pod_may_write_to_its_root_or_is_root(stack: Stack) -> None:
+    for name, pod in stack.running.items():
+        if pod.workload["kind"] == "Job":
+            continue
+        said = stack.pods.inspect(pod)
+        assert said["HostConfig"]["ReadonlyRootfs"], name
+        assert said["Config"]["User"].split(":")[0] not in ("", "0", "root"), name
+        assert set(said["EffectiveCaps"] or ()) == set(), name
+
+
+async def test_a_reading_sent_to_the_connector_pod_is_seen_through_the_web_pod(stack: Stack) -> None:
+    stack.isotherm("devices", "add", "kitchen")
+    token = stack.isotherm("devices", "token", "kitchen").strip()
+    intake = f"http://{stack.running['isotherm-http'].address}:7310/api/v1/readings"
+    body = b'{"n":"kitchen/temperature","u":"Cel","v":21.5}'
+    with urllib.request.urlopen(urllib.request.Request(intake, body, {"Authorization": f"Bearer {token}"})) as answer:
+        assert answer.status == 204
+
+    web = f"http://{stack.running['isotherm-web'].address}:7300"
+    password = json.loads(stack.isotherm("users", "add", "anna", "--role", "admin", "--json"))["password"]
+    key = json.loads(stack.isotherm("tokens", "create", "anna", "--scope", "series:read", "--json"))["token"]
+    request = urllib.request.Request(f"{web}/api/v1/latest?series=kitchen/*", headers={"Authorization": f"Bearer {key}"})
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while not (items := await asyncio.to_thread(_json, request)):
+        assert time.monotonic() < deadline, "the reading does not come"
+    assert [(one["device"], one["value"]) for one in items] == [("kitchen", 21.5)]
+
+    if reason := chromium.available():
+        missing(reason)
+    async with chromium.chromium() as browser:
+        page = browser.page
+        await page.goto(web)
+        await page.get_by_label("Name").fill("anna")
+        await page.get_by_label("Password").fill(password)
+        await page.get_by_role("button", name="Log in").click()
+        await page.get_by_label("Password now").fill(password)
+        await page.get_by_label("New password").fill("correct horse battery")
+        await page.get_by_role("button", name="Change password").click()
+        await browser.open(f"{web}/")
+        await expect(page.get_by_role("link", name="room-001")).to_be_visible()
+        await browser.open(f"{web}/device?id=room-001")
+        await page.wait_for_function(
+            '() => window.Bokeh?.documents[0]?.get_model_by_name("live-points")?.get_length() > 5', timeout=60_000
+        )
+        assert browser.errors == []
+
+
+def _json(request: urllib.request.Request) -> list[Document]:
+    with urllib.request.urlopen(request) as answer:
+        items: list[Document] = json.load(answer)["items"]
+        return items
+
+
+def test_all_of_it_is_exchanged_under_load_and_no_acknowledged_reading_is_lost(stack: Stack) -> None:
+    fleets = {
+        protocol: stack.pods.start(
+            "isotherm-simulator",
+            2 + number,
+            ["simulate", "--register", "--json", "--protocol", protocol, "--target", target, "--rate", str(RATE),
+             "--devices", str(DEVICES), "--first", str(100 * (1 + number))],
+        )
+        for number, (protocol, target) in enumerate(LOAD.items())
+    }  # fmt: skip
+    for name in (*(f"isotherm-{part}" for part in PARTS), *SERVERS):
+        stack.exchange(name)
+    accounts = {}
+    for protocol, pod in fleets.items():
+        stack.pods.kill(pod, "TERM")
+        accounts[protocol] = json.loads(stack.pods.wait(pod).strip().splitlines()[-1])
+
+    assert all(account["acknowledged"] > 0 and account["dropped"] == 0 for account in accounts.values()), accounts
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while any((stored := _stored(stack))[protocol] < accounts[protocol]["acknowledged"] for protocol in LOAD):
+        assert time.monotonic() < deadline, f"stored {stored} of {accounts}"
+    assert all(stored[protocol] <= accounts[protocol]["sent"] for protocol in LOAD), "numbered readings are stored once"
+
+
+def _stored(stack: Stack) -> Counter[str]:
+    """Return how many readings the store has of each fleet."""
+    rows = csv.DictReader(io.StringIO(stack.isotherm("export", "-", "--series", "room-*/*", "--last", "1h")))
+    found: Counter[str] = Counter()
+    for row in rows:
+        number = int(row["device"].removeprefix("room-")) - 1
+        if number >= 100:
+            found[list(LOAD)[number // 100 - 1]] += int(row["count"])
+    return found
