@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -28,6 +30,16 @@ def kubectl() -> str:
     if found is None:
         raise FileNotFoundError("kubectl is not installed: make setup installs it")
     return found
+
+
+def load_deploy() -> ModuleType:
+    """Return infra/k8s/deploy.py as a module: it is a program, and in no package."""
+    spec = importlib.util.spec_from_file_location("deploy", K8S / "deploy.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["deploy"] = module  # dataclasses look for it there
+    spec.loader.exec_module(module)
+    return module
 
 
 @functools.cache

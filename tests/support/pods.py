@@ -1,8 +1,8 @@
 """Pods of rendered manifests in podman: what a cluster of one node makes of them.
 
-Each pod is what its Deployment, StatefulSet or Job says, by ``podman kube play``; what podman does not do of a cluster's work
-is done here: numbers of StatefulSets' pods, names of Services (as aliases in a network of the run's own), readiness, claims. Left
-out are network policies, which tests/infra/test_network.py works out, and preStop: a name goes with the pod.
+Each pod is what its Deployment, StatefulSet or Job says, by ``podman kube play``; what podman does not do of a cluster's
+work is done here: numbers of StatefulSets' pods, names of Services (as aliases in a network of the run's own), readiness,
+claims. Left out are network policies, which tests/infra/test_network.py works out, and preStop: a name goes with the pod.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ class Pods:
         template = copy.deepcopy(pod_of(document))
         spec = template["spec"]
         spec["hostname"] = host
-        if document["kind"] != "Job":
-            spec["restartPolicy"] = "Always" if args is None else "Never"
+        # With Always podman 4.3 also restarts init containers, for ever.
+        spec["restartPolicy"] = "OnFailure" if args is None else "Never"
         if args is not None:
             spec["containers"][0]["args"] = args
         for container in (*spec.get("initContainers", ()), *spec["containers"]):
@@ -163,9 +163,7 @@ class Pods:
         further = list(self._volumes(document, name, host, spec))
         sources = [entry["configMapRef"]["name"] for one in spec["containers"] for entry in one.get("envFrom", ())]
         further += [self._config(source, source) for source in sorted(set(sources))]
-        # Else podman 4.3 removes an init container while it is still running.
-        annotations = {"io.podman.annotations.init.container.type": "always"}
-        metadata = {**template["metadata"], "name": name, "annotations": annotations}
+        metadata = {**template["metadata"], "name": name}
         return [{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}, *further]
 
     def _volumes(self, document: Document, name: str, host: str, spec: Document) -> Iterator[Document]:
