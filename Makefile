@@ -2,6 +2,7 @@
 # make test   every test, with its own set-up, WORKERS=4 at a time; ARGS="-n0 --pdb" one after the other
 # make check  ruff, mypy --strict, import-linter
 # make chaos, make fuzz, make bench: the long ones
+# make images, make deploy OVERLAY=local, make undeploy OVERLAY=local: on Kubernetes; make compose: with Docker
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # A machine may name further places to look for wheels; the hashes hold wherever they come from.
 
-.PHONY: run setup test chaos fuzz bench check kafka lock screenshots clean
+.PHONY: run setup test chaos fuzz bench check kafka lock screenshots images deploy undeploy deploy-check compose clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -47,7 +48,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # a parser.
 chaos: $(VENV)/ready-dev
 	@tests/prepare.sh
-	@ISOTHERM_CHAOS_SECONDS=30 $(BIN)/pytest tests/end_to_end/test_chaos.py tests/end_to_end/test_exactly_once.py tests/test_topics_cli.py $(ARGS)
+	@ISOTHERM_CHAOS_SECONDS=30 $(BIN)/pytest tests/end_to_end/test_chaos.py tests/end_to_end/test_exactly_once.py tests/test_topics_cli.py tests/infra/test_pods.py $(ARGS)
 
 fuzz: $(VENV)/ready-dev
 	@for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
@@ -81,9 +82,22 @@ lock:
 LOCK := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header
 
+# Images of this checkout, with buildah, podman or docker: infra/images/build says what can be set.
+images:
+	@infra/images/build $(PARTS)
+
+# On the cluster that kubectl speaks to: docs/operations.md.
+deploy undeploy deploy-check: $(VENV)/ready
+	@test -n "$(OVERLAY)" || { echo "Which overlay? make $@ OVERLAY=local, cluster or gateway" >&2; exit 1; }
+	@$(BIN)/python infra/k8s/deploy.py $(@:deploy-check=check) $(OVERLAY) $(if $(YES),--yes) $(if $(KEEP_DATA),--keep-data) $(ARGS)
+
+compose:
+	@infra/compose-secrets
+	@docker compose -f infra/compose.yaml up --build --detach $(ARGS)
+
 # The pictures in docs/, taken from a stack of their own.
 screenshots: $(VENV)/ready-dev
 	@$(BIN)/python infra/screenshots.py
 
 clean:
-	@rm -rf $(VENV) .isotherm .kafka .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .isotherm .kafka .checkov .mypy_cache .ruff_cache *.egg-info

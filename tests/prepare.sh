@@ -56,6 +56,14 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
 fi
 
+# Checks manifests; pins what we pin otherwise, so it has an environment of its own.
+if [ tests/infra/checkov.lock -nt .checkov/ready ]; then
+    rm -rf .checkov
+    python3 -m venv .checkov
+    .checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r tests/infra/checkov.lock
+    touch .checkov/ready
+fi
+
 if command -v java >/dev/null && command -v mvn >/dev/null; then
     make --no-print-directory kafka
 else

@@ -4,8 +4,8 @@
     make undeploy OVERLAY=local                take all of it away; asks first, YES=1 does not
     make undeploy OVERLAY=local KEEP_DATA=1    but leave what is on the volumes, and the secrets that open it
 
-Everything that can be known before is checked before, and all that is wrong is said at once; nothing is changed then. Passwords
-are made by chance at the first time and kept in the cluster alone.
+Everything that can be known before is checked before, and all that is wrong is said at once; nothing is changed then.
+Passwords are made by chance at the first time and kept in the cluster alone.
 """
 
 from __future__ import annotations

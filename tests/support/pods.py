@@ -216,7 +216,7 @@ class Pods:
         probes = [
             (probe, {port["name"]: port["containerPort"] for port in container.get("ports", ())})
             for container in pod_of(pod.workload)["spec"]["containers"]
-            if (probe := container.get("readinessProbe"))
+            if (probe := container.get("readinessProbe")) and "exec" not in probe
         ]
         deadline = time.monotonic() + READY_SECONDS
         while not all(_is_ready(pod.address, probe, ports) for probe, ports in probes):
