@@ -1,4 +1,4 @@
-"""All settings of all processes, read from ``ISOTHERM_*`` variables.
+"""All settings of all processes, read from ``ISOTHERM_*`` variables, or from files that are named like them.
 
 Where a variable is not set and a local stack runs in the data directory, its addresses are used: that is how
 ``isotherm query`` works beside ``isotherm up`` with no setting.
@@ -11,18 +11,29 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from isotherm import stackfile
+from isotherm import secret_files, stackfile
 from isotherm.errors import SettingsError
 
 PREFIX = "ISOTHERM_"
 
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d+)?")
+
+
+def _from_json(value: Any) -> Any:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"expected JSON: {error}") from error
+
+
+# pydantic-settings would decode variables by itself, without naming the one that is no JSON.
+_JSON = (NoDecode, BeforeValidator(_from_json))
 
 
 class Settings(BaseSettings):
@@ -31,6 +42,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", env_ignore_empty=True)
 
     data_dir: Path = Field(Path(".isotherm"), description="Where a local stack keeps its files, and is found by.")
+    secrets_dir: Path | None = Field(
+        None,
+        description="Folder with a file for each secret, named like its variable (ISOTHERM_REDIS, …); variables go before.",
+    )
     kafka: str = Field("127.0.0.1:9092", description="Bootstrap servers of Kafka: host:port, comma-separated.")
     redis: str = Field(
         "redis://127.0.0.1:6379/0",
@@ -91,7 +106,7 @@ class Settings(BaseSettings):
     oidc_scopes: str = Field("openid profile email", description="Scopes that are asked for.")
     oidc_name_claim: str = Field("preferred_username", description="Claim of the ID token that is the name of the user.")
     oidc_role_claim: str = Field("roles", description="Claim of the ID token that holds their groups or roles.")
-    oidc_roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
+    oidc_roles: Annotated[dict[str, Literal["viewer", "operator", "admin"]], *_JSON] = Field(
         {},
         description='What these may do, JSON: {"iot-admins": "admin", "*": "viewer"}; * is everybody, others are refused.',
     )
@@ -125,7 +140,7 @@ class Settings(BaseSettings):
     agents_path: str = Field(
         "", description="Folders with analytics of your own, colon-separated; by default agents/ in the data directory."
     )
-    analytics: dict[str, dict[str, Any]] = Field(
+    analytics: Annotated[dict[str, dict[str, Any]], *_JSON] = Field(
         {},
         description='Parameters of analytics, JSON: {"presence": {"offline_after": 10}}; `agent enable --set` goes before.',
     )
@@ -221,12 +236,13 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
-        """Read the settings: overrides that are not None, then variables, then the running local stack's, then defaults.
+        """Read the settings: overrides that are not None, variables, files, the running local stack's, defaults.
 
         Raises:
-            SettingsError: a variable or an override has an impossible value.
+            SettingsError: one of them has an impossible value, or the files cannot be used.
         """
         given = {name: value for name, value in overrides.items() if value is not None}
+        files = cls._from_files(given)
         data_dir = Path(given.get("data_dir") or os.environ.get(f"{PREFIX}DATA_DIR") or cls.model_fields["data_dir"].default)
         stack = stackfile.read(data_dir)
         if stack is not None:
@@ -240,11 +256,28 @@ class Settings(BaseSettings):
             if not first["loc"]:
                 raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
             name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-            raise SettingsError(f"{name} is {first.get('input')!r}: {first['msg']}") from error
+            where = f", from {files[name]}," if name in files else ""
+            problem = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"{name}{where} is {first.get('input')!r}: {problem}") from error
+
+    @classmethod
+    def _from_files(cls, given: dict[str, Any]) -> dict[str, Path]:
+        """Add what is in files to what is given, where neither that nor a variable says it; returns where each is from."""
+        folder = given.get("secrets_dir") or os.environ.get(f"{PREFIX}SECRETS_DIR")
+        if not folder:
+            return {}
+        fields = {f"{PREFIX}{name.upper()}": name for name in cls.model_fields if name != "secrets_dir"}
+        found: dict[str, Path] = {}
+        for variable, text in secret_files.read(Path(folder), fields).items():
+            name = fields[variable]
+            if text and variable not in os.environ and name not in given:
+                found[variable] = Path(folder) / variable
+                given[name] = text
+        return found
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that hand exactly these settings to a child process."""
-        values = self.model_dump(mode="json", exclude_none=True)
+        """Return the variables that hand exactly these settings to a child process, which reads no files itself."""
+        values = self.model_dump(mode="json", exclude_none=True) | {"secrets_dir": ""}
         return {
             f"{PREFIX}{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
             for name, value in values.items()

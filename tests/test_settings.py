@@ -66,6 +66,13 @@ def test_settings_that_do_not_go_together_are_named(given: dict[str, Any], said:
         Settings.load(**given)
 
 
+@pytest.mark.parametrize("variable", ["ISOTHERM_ANALYTICS", "ISOTHERM_OIDC_ROLES"])
+def test_what_is_no_json_is_named(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "{presence")
+    with pytest.raises(SettingsError, match=f"{variable} is '{{presence': expected JSON"):
+        Settings.load()
+
+
 def test_a_running_stack_gives_its_addresses_and_a_variable_overrides_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
