@@ -47,7 +47,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # a parser.
 chaos: $(VENV)/ready-dev
 	@tests/prepare.sh
-	@ISOTHERM_CHAOS_SECONDS=30 $(BIN)/pytest tests/end_to_end/test_chaos.py tests/end_to_end/test_exactly_once.py $(ARGS)
+	@ISOTHERM_CHAOS_SECONDS=30 $(BIN)/pytest tests/end_to_end/test_chaos.py tests/end_to_end/test_exactly_once.py tests/test_topics_cli.py $(ARGS)
 
 fuzz: $(VENV)/ready-dev
 	@for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \

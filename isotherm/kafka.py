@@ -16,9 +16,11 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
+    InvalidReplicationFactorError,
     KafkaError,
     OutOfOrderSequenceNumber,
     ProducerFenced,
@@ -28,9 +30,10 @@ from aiokafka.errors import (
 
 from isotherm import aiokafka_mend  # noqa: F401  (teaches aiokafka a request that the embedded broker needs)
 from isotherm.errors import SettingsError, Unavailable
+from isotherm.limits import MILLISECOND
 from isotherm.logs import Throttle
 from isotherm.settings import Settings
-from isotherm.topics import ALL, READINGS, Topic, partition_of
+from isotherm.topics import ALL, Topic, partition_of
 
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 """Largest record that the topics take."""
@@ -61,6 +64,27 @@ class Record:
     timestamp_ms: int
     key: bytes | None
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as the brokers keep it.
+
+    Attributes:
+        name: Its name.
+        partitions: How many it has.
+        replicas: How many brokers have each partition; of the one with the fewest.
+        in_sync: How many of them are up to date; of the partition with the fewest.
+        min_in_sync: How many must be for Kafka to take a record.
+        retention: How long it keeps its records, µs; None for ever.
+    """
+
+    name: str
+    partitions: int
+    replicas: int
+    in_sync: int
+    min_in_sync: int
+    retention: int | None
 
 
 class Producer:
@@ -203,50 +227,110 @@ async def cluster_id(settings: Settings) -> str:
         return str((await client.describe_cluster())["cluster_id"])
 
 
-async def ensure_topics(settings: Settings) -> None:
-    """Create the topics that do not exist.
+async def count_brokers(settings: Settings) -> int:
+    """Return how many brokers the cluster has at the moment.
 
     Raises:
-        SettingsError: ``readings`` exists with another number of partitions than the settings say.
         Unavailable: no broker answered in time.
     """
     async with admin(settings) as client:
-        answer = await client.create_topics(
-            [
-                NewTopic(
-                    topic.name,
-                    settings.partitions,
-                    settings.replication,
-                    topic_configs={
-                        "retention.ms": str(topic.retention // 1000),
-                        "max.message.bytes": str(MAX_RECORD_BYTES),
-                    },
-                )
-                for topic in ALL
-            ]
-        )
+        return len((await client.describe_cluster())["brokers"])
+
+
+def too_few_brokers(settings: Settings, brokers: int) -> SettingsError:
+    """Return what is to be said where each topic should have more replicas than there are brokers."""
+    return SettingsError(
+        f"Kafka at {settings.kafka} has {brokers} broker{'' if brokers == 1 else 's'}, ISOTHERM_REPLICATION is "
+        f"{settings.replication}; start the others, or set it to {brokers} or less"
+    )
+
+
+async def ensure_topics(settings: Settings) -> None:
+    """Create the topics that do not exist; with replicas, most of which must have a record before it is acknowledged.
+
+    Raises:
+        SettingsError: a topic exists with another number of partitions than the settings say, and nothing was created; or
+            there are fewer brokers than there should be replicas.
+        Unavailable: no broker answered in time.
+    """
+    async with admin(settings) as client:
+        found = await _find_topics(client)
+        _check_partitions(settings, found)
+        missing = [topic for topic in ALL if topic.name not in found]
+        if not missing:
+            return
+        answer = await client.create_topics([_new_topic(settings, topic) for topic in missing])
         for name, code, *detail in answer.topic_errors:
             error = for_code(code)
-            if code and error is not TopicAlreadyExistsError:
+            if error is InvalidReplicationFactorError:
+                raise too_few_brokers(settings, len((await client.describe_cluster())["brokers"]))
+            if code and error is not TopicAlreadyExistsError:  # another process may have been faster
                 raise Unavailable(f"Kafka cannot create topic {name}: {error.__name__} {detail}")
-        found = await _partitions_of(client, READINGS)
-    if found != settings.partitions:
-        raise SettingsError(
-            f"topic {READINGS.name} has {found} partitions, ISOTHERM_PARTITIONS is {settings.partitions}; "
-            "set it to the topic's number"
-        )
-
-
-async def _partitions_of(client: AIOKafkaAdminClient, topic: Topic) -> int:
-    """Return how many partitions a topic has; one that was created a moment ago may have none yet."""
-    found = 0
-    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CONNECT_SECONDS):
-            while not found:
-                [described] = await client.describe_topics([topic.name])
-                found = len(described["partitions"])
-                await asyncio.sleep(0 if found else RETRY_SECONDS)
-    return found
+            while True:
+                found = await _find_topics(client)
+                if len(found) == len(ALL):
+                    break
+                await asyncio.sleep(RETRY_SECONDS)
+        _check_partitions(settings, found)
+
+
+def _new_topic(settings: Settings, topic: Topic) -> NewTopic:
+    configuration = {"retention.ms": str(topic.retention // 1000), "max.message.bytes": str(MAX_RECORD_BYTES)}
+    if settings.replication > 1:
+        configuration["min.insync.replicas"] = str(settings.replication - 1)
+    return NewTopic(topic.name, settings.partitions, settings.replication, topic_configs=configuration)
+
+
+async def _find_topics(client: AIOKafkaAdminClient) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Return topic's name → its partitions; one that was created a moment ago has none yet, and is left out.
+
+    All topics are asked for: a broker creates one that it is asked for by its name.
+    """
+    ours = {topic.name for topic in ALL}
+    every = await client.describe_topics()
+    return {one["topic"]: one["partitions"] for one in every if one["topic"] in ours and one["partitions"]}
+
+
+def _check_partitions(settings: Settings, found: Mapping[str, Sequence[object]]) -> None:
+    for topic in ALL:
+        if topic.name in found and (count := len(found[topic.name])) != settings.partitions:
+            raise SettingsError(
+                f"topic {topic.name} has {count} partitions, ISOTHERM_PARTITIONS is {settings.partitions}; "
+                "set it to the topic's number"
+            )
+
+
+async def describe_topics(settings: Settings) -> list[TopicState]:
+    """Return the topics of ours that there are.
+
+    Raises:
+        Unavailable: no broker answered in time.
+    """
+    async with admin(settings) as client:
+        found = await _find_topics(client)
+        # All of its configuration: the embedded broker hangs up on who asks for a part.
+        asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in found]
+        answers = await client.describe_configs(asked) if asked else []
+    told = {
+        name: {entry[0]: entry[1] for entry in entries} for answer in answers for _, _, _, name, entries in answer.resources
+    }
+    states = []
+    for topic in ALL:
+        if (partitions := found.get(topic.name)) is not None:
+            configuration = told.get(topic.name, {})
+            retention = int(configuration.get("retention.ms", -1))
+            states.append(
+                TopicState(
+                    topic.name,
+                    len(partitions),
+                    min(len(one["replicas"]) for one in partitions),
+                    min(len(one["isr"]) for one in partitions),
+                    int(configuration.get("min.insync.replicas", 1)),
+                    None if retention < 0 else retention * MILLISECOND,
+                )
+            )
+    return states
 
 
 class Reader:

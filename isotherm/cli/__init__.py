@@ -22,6 +22,11 @@ COMMANDS = (
     LazyCommand("worker", "isotherm.cli.run:worker", "Run a worker: it brings the readings on Kafka into the store."),
     LazyCommand("web", "isotherm.cli.run:web", "Run the dashboards."),
     LazyCommand(
+        "topics",
+        "isotherm.cli.topics:topics",
+        "Create the Kafka topics that are missing, and list them with their replicas.",
+    ),
+    LazyCommand(
         "simulate",
         "isotherm.cli.run:simulate",
         "Send a simulated fleet's room temperatures, and say what was sent and acknowledged.",
