@@ -1,4 +1,4 @@
-"""Writes the tables of docs/capacity.md: ``python infra/capacity_page.py``. A test compares them with what the command says."""
+"""Writes the tables of docs/capacity.md: ``python infra/capacity_page.py``. A test holds them to what the command says."""
 
 from pathlib import Path
 
