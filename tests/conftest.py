@@ -13,7 +13,7 @@ import pytest
 from isotherm.settings import Settings
 from isotherm.store import client
 from isotherm.store.client import Client
-from tests.support import apache_kafka
+from tests.support import apache_kafka, families
 from tests.support.valkey import Valkey
 
 EMBEDDED, APACHE = "embedded", "apache-kafka"
@@ -99,3 +99,4 @@ async def redis(server: Valkey) -> AsyncIterator[Client]:
     server.empty()
     async with client.connected(Settings(redis=server.url)) as redis:
         yield redis
+        await families.check(redis)

@@ -52,6 +52,12 @@ COMMANDS = (
         "Take in history from a file that `isotherm export` wrote, or from one of raw readings.",
     ),
     LazyCommand(
+        "backup",
+        "isotherm.cli.backup:backup",
+        "Write the registry to a file: devices, users, tokens, rules, alarms and what else people have entered.",
+    ),
+    LazyCommand("restore", "isotherm.cli.backup:restore", "Put the registry of a file into a store that has none."),
+    LazyCommand(
         "capacity",
         "isotherm.cli.capacity:capacity",
         "Say how much memory the store needs, once readings have come for as long as they are kept.",

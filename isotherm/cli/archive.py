@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isotherm.cli.options import AsJson, DataDir, duration_us
-from isotherm.cli.output import print_json, run
+from isotherm.cli.output import print_json, progress, run
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError
 from isotherm.limits import MAX_FUTURE_US
@@ -47,7 +46,8 @@ def export(
     FILE.part until it is complete. `isotherm import` takes it back.
     """
     from isotherm.archive.rows import open_sink
-    from isotherm.archive.take_out import NewFile, Taken, take_out
+    from isotherm.archive.take_out import Taken, take_out
+    from isotherm.new_file import NewFile
     from isotherm.store import client
     from isotherm.store.reader import Reader
 
@@ -71,7 +71,7 @@ def export(
             return counts
 
     try:
-        with _progress("exporting") as advance:
+        with progress("exporting") as advance:
             if file == STDOUT:
                 run(settings, write(sys.stdout.buffer, advance))
                 sys.stdout.buffer.flush()
@@ -129,14 +129,14 @@ def import_(
         async with client.connected(settings) as redis:
             log_id = digest(file)
             source = open_source(file, form)
-            with _progress("checking") as advance:
+            with progress("checking") as advance:
                 found = await survey(source, now, lambda at: advance(at, source.size), rejects if skip_bad else None)
             if found.bad and not skip_bad:
                 raise IsothermError(_faults(file, found))
             work = Import(redis, settings.partitions, log_id, now)
             if not await work.begin() and not merge:
                 await _refuse_overlap(work, found)
-            with _progress("importing") as advance:
+            with progress("importing") as advance:
                 done = await work.apply(source, found.units, lambda at: advance(at, source.size))
             return found, done
 
@@ -169,7 +169,7 @@ def import_(
 
 
 async def _refuse_overlap(work: Import, found: Survey) -> None:
-    with _progress("comparing with the store") as advance:
+    with progress("comparing with the store") as advance:
         both = await work.overlaps(found.ranges, lambda at: advance(at, len(found.ranges)))
     if both:
         raise IsothermError(
@@ -227,14 +227,3 @@ def _time(text: str, option: str) -> int:
         return iso_us(text if len(text) > len("2026-11-23") else f"{text}T00:00:00")
     except ValueError:
         raise typer.BadParameter(f"{text!r}, expected ISO 8601 such as 2026-11-23T08:00Z", param_hint=option) from None
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], object]]:
-    """Show a bar on standard error, if that is a terminal; yields what is told (done, of how many)."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

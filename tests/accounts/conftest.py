@@ -8,6 +8,7 @@ from isotherm.accounts.passwords import Passwords
 from isotherm.settings import Settings
 from isotherm.store import client
 from isotherm.store.client import Client
+from tests.support import families
 from tests.support.valkey import Valkey
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -19,6 +20,7 @@ async def redis(server: Valkey) -> AsyncIterator[Client]:
     server.empty()
     connection = client.connect(Settings(redis=server.url))
     yield connection
+    await families.check(connection)
     await connection.aclose()
 
 

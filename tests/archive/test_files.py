@@ -21,9 +21,9 @@ from isotherm.archive.check import Checker
 from isotherm.archive.csv_file import iso_us
 from isotherm.archive.rows import COLUMNS, Name, Rows, open_sink, open_source
 from isotherm.archive.take_in import survey
-from isotherm.archive.take_out import NewFile
 from isotherm.errors import IsothermError
 from isotherm.limits import DAY, HOUR, MAX_FUTURE_US, MAX_PAST_US, MINUTE, SECOND
+from isotherm.new_file import NewFile
 from isotherm.store.history import History
 
 FORMS = ("csv", "parquet")
