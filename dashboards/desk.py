@@ -184,10 +184,10 @@ class Desk:
                 case "retry":
                     await self._rollouts.retry(rollout.id)
 
-    async def roll_back(self, visitor: Visitor, rollout: Rollout) -> Rollout:
-        """Begin to make desired what was so before a rollout."""
+    async def roll_back(self, visitor: Visitor, rollout: Rollout, *, id: str = "") -> Rollout:
+        """Begin to make desired what was so before a rollout; see `Rollouts.roll_back`."""
         async with self._deed(visitor, "roll back", rollout.id):
-            return await self._rollouts.roll_back(rollout, visitor.name)
+            return await self._rollouts.roll_back(rollout, visitor.name, id=id)
 
     async def preview(self, visitor: Visitor, form: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a rule would have done; see `Previews`."""

@@ -45,7 +45,8 @@ Show a token as `Authorization: Bearer iso_…` (`isotherm tokens create USER --
 `application/problem+json` (RFC 9457) that names field, value and rule; nothing of what was asked for is done then.
 
 Lists come in pages: send `next` as `cursor`. Representations have an ETag: `If-None-Match` saves the transfer, `If-Match`
-keeps a change from overwriting another. A POST with an `Idempotency-Key` may be sent again. Times are ISO 8601 in UTC,
+keeps a change from overwriting another. A POST or PATCH with an `Idempotency-Key` may be sent
+again: it is done once. Times are ISO 8601 in UTC,
 or, where they are numbers, µs since the epoch.
 """
 _PROBLEM = {problems.MEDIA_TYPE: {"schema": problems.schema()}}
@@ -80,20 +81,20 @@ def build(
     once = Once(redis)
     rollouts = Rollouts(redis, settings.partitions)
     app.include_router(devices.router(redis, reader, rollouts.configurations))
-    app.include_router(devices.token_router(redis))
+    app.include_router(devices.token_router(redis, once))
     app.include_router(devices.label_router(redis))
     app.include_router(commands.router(redis, settings, desk, once))
     app.include_router(configuration.device_router(redis, rollouts, desk, once))
     app.include_router(configuration.rollout_router(rollouts, Firmware(redis), desk, once))
     app.include_router(configuration.steering_router(rollouts, desk, once))
     app.include_router(firmware.router(redis))
-    app.include_router(firmware.key_router(redis))
+    app.include_router(firmware.key_router(redis, once))
     app.include_router(series.router(reader))
     app.include_router(stream.router(feed, reader))
     app.include_router(alarms.router(redis, settings, desk, once))
     app.include_router(rules.router(redis, desk))
     app.include_router(rejects.router(settings, redis, once))
-    app.include_router(tokens.router(accounts))
-    app.include_router(users.router(accounts, settings))
+    app.include_router(tokens.router(accounts, once))
+    app.include_router(users.router(accounts, settings, once))
     app.include_router(system.router(redis, figures, EventLog(redis, settings.partitions)))
     return app

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from dashboards.api.answers import DEFAULT_LIMIT, Cursor, Limit, Page, sent
 from dashboards.api.caller import may
 from dashboards.api.devices import Name
-from dashboards.api.once import IdempotencyKey, Once
+from dashboards.api.once import IdempotencyKey, Once, made_of
 from dashboards.api.problems import Conflict, NotFound
 from dashboards.desk import Desk
 from dashboards.visitor import Visitor
@@ -95,6 +95,7 @@ def router(redis: Client, settings: Settings, desk: Desk, once: Once) -> APIRout
     ) -> Response:
         """Have a device do something: now, or when it comes before the deadline."""
         await _check(registry, device)
+        made = made_of(request)
         command = kept.new(
             device,
             form.name,
@@ -102,6 +103,8 @@ def router(redis: Client, settings: Settings, desk: Desk, once: Once) -> APIRout
             timeout=form.timeout * SECOND,
             idempotent=form.idempotent,
             by=who.name,
+            id=made.id,
+            created=made.created,
         )
         try:
             await desk.send(who, command)

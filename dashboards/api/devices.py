@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dashboards.api.answers import DEFAULT_LIMIT, Cursor, Limit, Page, check_conditions, page_of, sent
 from dashboards.api.caller import may
+from dashboards.api.once import IdempotencyKey, Once
 from dashboards.api.problems import NotFound
 from dashboards.visitor import Visitor
 from isotherm import registry as kept
@@ -152,13 +153,13 @@ def router(redis: Client, reader: Reader, configurations: Configurations) -> API
     return routes
 
 
-def token_router(redis: Client) -> APIRouter:
+def token_router(redis: Client, once: Once) -> APIRouter:
     """Return the routes of devices' tokens."""
-    routes = APIRouter(prefix="/devices/{device}/tokens", tags=["devices"])
+    routes = APIRouter(prefix="/devices/{device}/tokens", tags=["devices"], route_class=once.route())
     registry, audit = Registry(redis), Audit(redis)
 
     @routes.post("", status_code=201, response_model=Token)
-    async def create_token(who: MayGiveTokens, device: Name) -> Response:
+    async def create_token(who: MayGiveTokens, device: Name, _: IdempotencyKey = None) -> Response:
         """Give a device a new token, which is never shown again; of its older ones the newest stays valid."""
         await _existing(registry, device)
         token = await registry.new_token(device)

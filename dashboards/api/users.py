@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dashboards.api.answers import DEFAULT_LIMIT, Cursor, Limit, Page, check_conditions, page_of, sent
 from dashboards.api.caller import may
+from dashboards.api.once import IdempotencyKey, Once
 from dashboards.api.problems import Conflict, NotFound
 from dashboards.visitor import Visitor
 from isotherm.accounts import names
@@ -79,9 +80,9 @@ class Link(BaseModel):
     url: str
 
 
-def router(accounts: Accounts, settings: Settings) -> APIRouter:
+def router(accounts: Accounts, settings: Settings, once: Once) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["users"])
+    routes = APIRouter(tags=["users"], route_class=once.route())
     _add_users(routes, accounts)
     _add_links(routes, accounts, settings)
     return routes
@@ -95,7 +96,7 @@ def _add_users(routes: APIRouter, accounts: Accounts) -> None:
         return sent(request, Page[User](items=[_shown(one) for one in some], next=following))
 
     @routes.post("/users", status_code=201, response_model=NewUser)
-    async def create_user(who: MayWrite, form: UserForm) -> Response:
+    async def create_user(who: MayWrite, form: UserForm, _: IdempotencyKey = None) -> Response:
         """Create a user, with a password to hand over."""
         name = names.user_name(form.name)
         if await accounts.users.get(name) is not None:
@@ -110,7 +111,7 @@ def _add_users(routes: APIRouter, accounts: Accounts) -> None:
         return sent(request, _shown(await _existing(accounts, name)))
 
     @routes.patch("/users/{name}", response_model=User)
-    async def change_user(request: Request, who: MayWrite, name: Name, form: Change) -> Response:
+    async def change_user(request: Request, who: MayWrite, name: Name, form: Change, _: IdempotencyKey = None) -> Response:
         """Give a user another role, keep them out, or let them in again: it holds from their next request on."""
         user = await _existing(accounts, name)
         check_conditions(request, _shown(user))
@@ -139,14 +140,14 @@ def _add_links(routes: APIRouter, accounts: Accounts, settings: Settings) -> Non
         return _secret(Link(url=origin + path))
 
     @routes.post("/users/{name}/reset", status_code=201, response_model=Link)
-    async def reset(request: Request, who: MayWrite, name: Name) -> Response:
+    async def reset(request: Request, who: MayWrite, name: Name, _: IdempotencyKey = None) -> Response:
         """Make a link by which a user may choose a password, within a day."""
         user = await _existing(accounts, name)
         with _as_conflict():
             return link(request, await accounts.link("reset", user.name, _actor(who)))
 
     @routes.post("/invitations", status_code=201, response_model=Link, tags=["users"])
-    async def invite(request: Request, who: MayWrite, form: InvitationForm) -> Response:
+    async def invite(request: Request, who: MayWrite, form: InvitationForm, _: IdempotencyKey = None) -> Response:
         """Make a link by which somebody may register, within seven days."""
         return link(request, await accounts.link("invite", form.role, _actor(who)))
 
