@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -24,13 +25,14 @@ from dashboards.api import (
     users,
 )
 from dashboards.api.bodies import BodyLimit
-from dashboards.api.caller import SCHEMES
+from dashboards.api.caller import SCHEMES, note
 from dashboards.api.once import Once
 from dashboards.desk import Desk
 from dashboards.feed import Feed
 from dashboards.pipeline import PipelineSource
 from isotherm import __version__
 from isotherm.accounts.accounts import Accounts
+from isotherm.accounts.audit import Audit
 from isotherm.configuration import Rollouts
 from isotherm.firmware import Firmware
 from isotherm.settings import Settings
@@ -52,7 +54,7 @@ or, where they are numbers, µs since the epoch.
 _PROBLEM = {problems.MEDIA_TYPE: {"schema": problems.schema()}}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": HTTPStatus(status).phrase, "content": _PROBLEM}
-    for status in (400, 401, 403, 404, 409, 412, 413, 422, 429, 503)
+    for status in (400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 503)
 }
 
 
@@ -76,8 +78,8 @@ def build(
         dependencies=SCHEMES,
         swagger_ui_parameters={"persistAuthorization": False, "tryItOutEnabled": True},
     )
-    problems.install(app)
-    app.add_middleware(BodyLimit)
+    problems.install(app, partial(note, Audit(redis)))
+    app.add_middleware(BodyLimit, is_json=True)
     once = Once(redis)
     rollouts = Rollouts(redis, settings.partitions)
     app.include_router(devices.router(redis, reader, rollouts.configurations))
@@ -90,7 +92,7 @@ def build(
     app.include_router(firmware.router(redis))
     app.include_router(firmware.key_router(redis, once))
     app.include_router(series.router(reader))
-    app.include_router(stream.router(feed, reader))
+    app.include_router(stream.router(feed, reader, Audit(redis)))
     app.include_router(alarms.router(redis, settings, desk, once))
     app.include_router(rules.router(redis, desk))
     app.include_router(rejects.router(settings, redis, once))

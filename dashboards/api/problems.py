@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -75,10 +75,20 @@ def answer(status: int, detail: str, errors: Sequence[Fault] = (), headers: Mapp
     return Response(body(status, detail, errors), status, headers, MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Let an app say every refusal so."""
+def install(app: FastAPI, noted: Callable[[Request, NotAllowed], Awaitable[None]]) -> None:
+    """Let an app say every refusal so.
+
+    Args:
+        app: The app.
+        noted: Keeps that somebody was refused what they may not do.
+    """
 
     async def refused(_: Request, error: Exception) -> Response:
+        return said(error)
+
+    async def forbidden(request: Request, error: Exception) -> Response:
+        assert isinstance(error, NotAllowed)
+        await noted(request, error)
         return said(error)
 
     async def failed(_: Request, error: Exception) -> Response:
@@ -96,8 +106,9 @@ def install(app: FastAPI) -> None:
         faults = [_fault(one) for one in error.errors()]
         return answer(422, "; ".join(f"{one.field}: {one.rule}" for one in faults[:3]), faults)
 
-    for kind in (SettingsError, Unauthorized, Unavailable, NotAllowed, HTTPException):
+    for kind in (SettingsError, Unauthorized, Unavailable, HTTPException):
         app.add_exception_handler(kind, refused)
+    app.add_exception_handler(NotAllowed, forbidden)
     app.add_exception_handler(Exception, failed)
     app.add_exception_handler(HTTPStatus.METHOD_NOT_ALLOWED, not_allowed)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -99,10 +99,10 @@ async def _check_bounds(accounts: Accounts, request: Request, who: Visitor, form
     if scopes is None:
         return
     if more := kept.expanded(form.scopes) - scopes:
-        raise NotAllowed(f"the token that asks has not the scopes {' '.join(sorted(more))}, and cannot give them")
+        raise NotAllowed(f"the token that asks has not the scopes {' '.join(sorted(more))}, and cannot give them", "scope")
     own = await accounts.tokens.by_hash(who.session)
     if own is not None and now_us() + form.days * DAY > own.expires:
-        raise NotAllowed(f"the token that asks ends at {iso(own.expires)}, and what it makes cannot end later")
+        raise NotAllowed(f"the token that asks ends at {iso(own.expires)}, and what it makes cannot end later", "scope")
 
 
 def _actor(who: Visitor) -> Actor:

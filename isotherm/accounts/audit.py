@@ -79,8 +79,8 @@ class Audit:
         await self._add(_ACTS, KEPT_ACTS, (who, what, target, address, outcome, detail))
 
     async def refuse(self, who: str, what: str, target: str = "", *, address: str = "", detail: str = "") -> None:
-        """Enter what was refused: of the same kind from the same address once a minute; the rest is counted."""
-        held = self._throttle(f"{what}\0{address}")
+        """Enter what was refused: of the same kind, from the same user and address, once a minute; the rest is counted."""
+        held = self._throttle(f"{what}\0{who}\0{address}")
         if held is None:
             return
         if held:

@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 
 from isotherm.accounts.accounts import Actor
+from isotherm.accounts.audit import REFUSED
 from isotherm.accounts.role import Role
 from isotherm.errors import BadField
 from isotherm.settings import Settings
@@ -117,3 +118,34 @@ async def test_a_token_may_make_so_many_requests_and_is_told_when_again(settings
             assert 0 < int(answers[-1].headers["retry-after"]) <= 100
             assert "too many requests" in answers[-1].detail
             assert (await Program(client, web.url, other).get("/alarms")).status == 200
+
+
+async def test_who_was_refused_what_they_may_not_do_is_in_the_audit_log(login: Login, settings: Settings) -> None:
+    async with kernel(settings) as accounts:
+        await accounts.create("rita", Role.VIEWER, CLI)
+    writer, reader = await login("rita", "write"), await login("rita", "system:read")
+    assert (await writer.put("/devices/attic", {})).status == 403
+    assert (await writer.put("/devices/cellar", {})).status == 403
+    assert (await reader.get("/alarms")).status == 403
+    assert (await reader.get("/../prometheus/api/v1/labels")).status == 403
+    async with kernel(settings) as accounts:
+        noted = {(one.what, one.target): one for one in await accounts.audit.read() if one.who == "rita"}
+    assert set(noted) == {
+        ("role", "/api/v1/devices/attic"),  # that of the cellar came within a minute: it is counted
+        ("scope", "/api/v1/alarms"),
+        ("scope", "/api/prometheus/api/v1/labels"),
+    }
+    assert {one.outcome for one in noted.values()} == {REFUSED}
+    assert "has the scopes system:read, not alarms:read" in noted["scope", "/api/v1/alarms"].detail
+
+
+async def test_what_is_no_json_is_refused_as_such(login: Login) -> None:
+    anna = await login("anna", "write", "read")
+    for kind in ("application/x-www-form-urlencoded", "text/plain", "application/xml; charset=utf-8", ""):
+        for method, path in (("PUT", "/devices/form"), ("PUT", "/rules/form"), ("POST", "/devices/room-1/commands")):
+            refused = await anna.send(method, path, b'{"kind": "silence"}', **{"Content-Type": kind})
+            assert refused.status == 415, (kind, path)
+            assert "Content-Type: application/json" in refused.detail
+    assert (await anna.get("/devices/form")).status == 404
+    merge = {"Content-Type": "application/merge-patch+json; charset=utf-8"}
+    assert (await anna.send("PUT", "/devices/patched", b"{}", **merge)).status == 201

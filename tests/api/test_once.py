@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 import pytest
@@ -97,12 +97,12 @@ async def test_what_was_refused_may_be_tried_as_something_else(once: Once) -> No
 async def test_a_process_that_died_over_a_request_keeps_it_out_for_a_while_only(
     once: Once, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Callable[[], object]] = []
+    seen: list[Made] = []
 
     async def dies(request: Request) -> Response:
         with pytest.raises(Conflict, match="has not ended yet"):
             await once.handle(asked(), "died", Doing(made()))
-        seen.append(request.state)
+        seen.append(made_of(request))
         raise SystemExit
 
     async def lost(*_: object, **__: object) -> None:
@@ -118,7 +118,7 @@ async def test_a_process_that_died_over_a_request_keeps_it_out_for_a_while_only(
             await once.handle(asked(), "died", doing)
         except Conflict:
             continue
-    assert doing.made[0] == seen[0].made  # type: ignore[attr-defined]
+    assert doing.made == seen
 
 
 async def test_a_secret_is_made_once_and_not_kept(login: Login, settings: Settings) -> None:
