@@ -49,7 +49,7 @@ async def note(audit: Audit, connection: HTTPConnection, error: NotAllowed) -> N
     who = visitor_of(connection.headers)
     path = connection.scope["path"]
     try:
-        await audit.refuse(who.name, error.what, path, address=who.address, detail=str(error))
+        await audit.refuse(who.name, error.what, path, address=who.address, detail=str(error), is_shown=True)
     except Unavailable as away:
         log.warning("not in the audit log, as %s: %s at %s: %s", away, who.name, path, error)
 

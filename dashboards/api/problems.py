@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from dashboards.visitor import NotAllowed
-from isotherm.errors import BadField, SettingsError, Throttled, Unauthorized, Unavailable
+from isotherm.errors import BadField, Changed, SettingsError, Throttled, Unauthorized, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
@@ -119,12 +119,8 @@ def said(error: Exception) -> Response:
     match error:
         case BadField():
             return answer(422, str(error), [Fault(field=error.field, rule=error.expected)])
-        case NotFound():
-            return answer(404, str(error))
-        case Conflict():
-            return answer(error.status, str(error))
         case SettingsError():
-            return answer(422, str(error))
+            return _of_settings(error)
         case NotAllowed():
             return answer(403, str(error))
         case Throttled():
@@ -137,6 +133,18 @@ def said(error: Exception) -> Response:
             return answer(error.status_code, str(error.detail), headers=error.headers)
         case _:
             raise error
+
+
+def _of_settings(error: SettingsError) -> Response:
+    match error:
+        case NotFound():
+            return answer(404, str(error))
+        case Conflict():
+            return answer(error.status, str(error))
+        case Changed():
+            return answer(412, f"{error}: read it again, and send If-Match with its ETag")
+        case _:
+            return answer(422, str(error))
 
 
 def _fault(error: Mapping[str, Any]) -> Fault:

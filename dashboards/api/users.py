@@ -20,7 +20,7 @@ from isotherm.accounts import users as kept
 from isotherm.accounts.accounts import Accounts, Actor
 from isotherm.accounts.role import Role
 from isotherm.clock import iso
-from isotherm.errors import BadField, SettingsError
+from isotherm.errors import BadField, Changed, SettingsError
 from isotherm.settings import Settings
 
 MayRead = Annotated[Visitor, may("users:read")]
@@ -114,23 +114,23 @@ def _add_users(routes: APIRouter, accounts: Accounts) -> None:
     async def change_user(request: Request, who: MayWrite, name: Name, form: Change, _: IdempotencyKey = None) -> Response:
         """Give a user another role, keep them out, or let them in again: it holds from their next request on."""
         user = await _existing(accounts, name)
-        check_conditions(request, _shown(user))
+        seen = user if check_conditions(request, _shown(user)) else None
         if form.role is not None and user.subject:
             raise Conflict(f"the identity provider says what {user.name} may do")
-        with _as_conflict():
-            if form.role is not None and form.role != user.role.word:
-                await accounts.set_role(user.name, Role.of(form.role), _actor(who))
-            if form.is_disabled is not None and form.is_disabled is not user.is_disabled:
-                await accounts.set_disabled(user.name, form.is_disabled, _actor(who))
+        role = Role.of(form.role) if form.role is not None and form.role != user.role.word else None
+        is_disabled = form.is_disabled if form.is_disabled is not user.is_disabled else None
+        if role is not None or is_disabled is not None:
+            with _as_conflict():
+                await accounts.change(user.name, role, is_disabled, _actor(who), seen=seen)
         return sent(request, _shown(await _existing(accounts, user.name)))
 
     @routes.delete("/users/{name}", status_code=204)
     async def delete_user(request: Request, who: MayWrite, name: Name) -> Response:
         """Forget a user with their sessions and tokens; what they did stays in the audit log."""
         user = await _existing(accounts, name)
-        check_conditions(request, _shown(user))
+        seen = user if check_conditions(request, _shown(user)) else None
         with _as_conflict():
-            await accounts.remove(user.name, _actor(who))
+            await accounts.remove(user.name, _actor(who), seen=seen)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
@@ -167,6 +167,8 @@ def _as_conflict() -> Iterator[None]:
     """Let what cannot be done to a user as they are be a conflict: the last admin stays one."""
     try:
         yield
+    except Changed:
+        raise
     except SettingsError as error:
         raise Conflict(str(error)) from error
 

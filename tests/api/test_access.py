@@ -83,7 +83,7 @@ async def test_a_token_of_a_user_who_is_gone_is_not_the_next_ones(settings: Sett
     [("", ["read"], 1, "name"), ("a", [], 1, "scopes"), ("a", ["rules:eat"], 1, "scopes"), ("a", ["read"], 367, "days")],
 )
 async def test_an_impossible_token_is_refused(
-    settings: Settings, name: str, scopes: list[str], days: int, field: str
+    settings: Settings, filler: object, name: str, scopes: list[str], days: int, field: str
 ) -> None:
     async with kernel(settings) as accounts:
         with pytest.raises(BadField) as refused:

@@ -215,3 +215,38 @@ async def test_what_is_not_there_is_a_problem_too(login: Login) -> None:
     assert (await vera.get("/nowhere")).detail == "Not Found"
     wrong = await vera.post("/devices/room-1", {})
     assert (wrong.status, wrong.headers["allow"]) == (405, "DELETE, GET, PUT")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "forms"),
+    [
+        ("PUT", "/devices/race", [{"labels": [f"label-{number}"]} for number in range(8)]),
+        ("PUT", "/rules/race", [{"kind": "threshold", "metric": "t", "above": number} for number in range(1, 9)]),
+        ("PATCH", "/users/racer", [{"role": "operator", "is_disabled": bool(number % 2)} for number in range(8)]),
+        ("DELETE", "/devices/race", [None] * 8),
+    ],
+)
+async def test_of_changes_of_what_was_seen_at_the_same_time_one_is_made(
+    login: Login, method: str, path: str, forms: list[dict[str, object] | None]
+) -> None:
+    anna = await login("anna", "read", "write")
+    if path == "/users/racer":
+        assert (await anna.post("/users", {"name": "racer"})).status == 201
+    elif method == "PUT":
+        new = await asyncio.gather(*(anna.put(path, form, if_none_match="*") for form in forms))
+        assert sorted(one.status for one in new)[0] == 201
+        assert {one.status for one in new} <= {201, 409, 412}
+        assert [one.status for one in new].count(201) == 1
+    seen = (await anna.get(path)).headers["etag"]
+    answers = await asyncio.gather(*(anna.ask(method, path, form, if_match=seen) for form in forms))
+    done = [one for one in answers if one.status < 300]
+    assert len(done) == 1, [one.status for one in answers]
+    assert {one.status for one in answers if one not in done} <= {404, 412}
+    if method != "DELETE":
+        assert (await anna.get(path)).json == done[0].json
+
+
+async def test_of_a_change_that_leaves_no_admin_nothing_is_done(login: Login) -> None:
+    anna = await login("anna", "read", "write")
+    refused = await anna.patch("/users/anna", {"role": "viewer", "is_disabled": False})
+    assert (refused.status, (await anna.get("/users/anna")).json["role"]) == (409, "admin")
