@@ -266,6 +266,7 @@ class _Commands:
 
     def __init__(self) -> None:
         self.handlers: Dict[str, Handler] = {}
+        self.untold: Dict[str, bytes] = {}  # replies that the platform has not said to have
         self._replies: OrderedDict[str, bytes] = OrderedDict()
 
     def known(self, id: str) -> Optional[bytes]:
@@ -282,9 +283,9 @@ class _Commands:
             line = _line("reply", {**reply, "result": handler(command.get("parameters") or {})})
         except Exception as error:  # noqa: BLE001, whatever a handler raises is its answer
             line = _line("reply", {**reply, "error": f"{type(error).__name__}: {error}"[:1000]})
-        self._replies[command["id"]] = line
+        self._replies[command["id"]] = self.untold[command["id"]] = line
         if len(self._replies) > KNOWN_COMMANDS:
-            self._replies.popitem(last=False)
+            self.untold.pop(self._replies.popitem(last=False)[0], None)
         return line
 
 
@@ -295,7 +296,7 @@ class _Connection:
         self._device, self._way = device, way
         self._kept, self._commands = device._kept, device._commands
         hello = {**device._hello, "commands": True} if self._commands.handlers else device._hello
-        self._out = _line("hello", hello)
+        self._out = _line("hello", hello) + b"".join(self._commands.untold.values())
         self._in = b""
         self._has_answered = False  # readings, or asked for something
         self._acknowledged = self._refused = 0
@@ -346,8 +347,11 @@ class _Connection:
             self._settle(acknowledged=answer["ack"] - self._acknowledged, refused=0)
         elif "error" in answer:
             self._take_error(answer["error"])
+        elif "replied" in answer:
+            self._commands.untold.pop(answer["replied"], None)
         elif "command" in answer and self._commands.handlers:
             self._has_answered = True
+            self._device._failures = 0
             command = answer["command"]
             reply = self._commands.known(command["id"])
             if reply is None:
@@ -362,6 +366,10 @@ class _Connection:
             raise _Told(said)
         if error["reason"] == "unavailable":  # it goes on by itself, or closes the connection
             self._device._note(said)
+            return
+        if not error["count"]:
+            log.warning("a reply was refused: %s", said)
+            self._commands.untold.clear()  # whichever it was
             return
         log.warning("%d readings were refused: %s", error["count"], said)
         self._settle(acknowledged=0, refused=error["count"])
