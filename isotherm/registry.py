@@ -25,7 +25,7 @@ from typing import Final, Literal
 from redis.exceptions import RedisError
 
 from isotherm.clock import now_us
-from isotherm.errors import Changed, SettingsError, Unavailable
+from isotherm.errors import BadField, Changed, SettingsError, Unavailable
 from isotherm.limits import MAX_LABEL_CHARS, MAX_LABELS
 from isotherm.names import is_device_name, is_label
 from isotherm.store.client import Client
@@ -166,9 +166,9 @@ class Registry:
             type: What kind of device it is; None leaves what was said before.
 
         Raises:
-            SettingsError: the name or the type is none, or the gateway is not a gateway.
+            BadField: the name or type is none, the gateway is not a gateway, or it is one of others and is to be none.
         """
-        await self._check(name, gateway, type)
+        await self._check(name, is_gateway, gateway, type)
         said = {"is_gateway": str(int(is_gateway)), "gateway": gateway}
         await self._change(name, said if type is None else said | {"type": type}, ANY)
 
@@ -180,21 +180,30 @@ class Registry:
             seen: As it has to be for that: a device, None for one that is not there, ANY whatever it is.
 
         Raises:
-            SettingsError: the name or the type is none, or the gateway is not a gateway.
+            BadField: the name or type is none, the gateway is not a gateway, or it is one of others and is to be none.
             Changed: it is not as it was seen.
         """
-        await self._check(device.name, device.gateway, device.type)
+        await self._check(device.name, device.is_gateway, device.gateway, device.type)
         await self._change(device.name, _said(device), seen)
 
-    async def _check(self, name: str, gateway: str, type: str | None) -> None:
+    async def _check(self, name: str, is_gateway: bool, gateway: str, type: str | None) -> None:
+        rule = "letters, digits and - : . _, the first a letter or digit"
         if type and not is_device_name(type):
-            raise SettingsError(f"{type!r} is no type of a device: letters, digits and - : . _, the first a letter or digit")
+            raise BadField("type", f"{type[:80]!r} is no type of a device: {rule}", rule)
         if not is_device_name(name):
-            raise SettingsError(f"{name!r} is no device name: letters, digits and - : . _, the first a letter or digit")
+            raise BadField("name", f"{name[:80]!r} is no device name: {rule}", rule)
+        if gateway == name:
+            raise BadField("gateway", f"{name} cannot be its own gateway", "another device, or none")
         if gateway:
             found = await self.get(gateway)
             if found is None or not found.is_gateway:
-                raise SettingsError(f"{gateway!r} is no gateway: add it with `isotherm devices add {gateway} --gateway`")
+                hint = f"add it with `isotherm devices add {gateway} --gateway`"
+                raise BadField("gateway", f"{gateway[:80]!r} is no gateway: {hint}", "a device that is a gateway")
+        if not is_gateway and (before := await self.get(name)) is not None and before.children:
+            text = f"{name} is the gateway of {len(before.children)} devices, of {min(before.children)} for one"
+            raise BadField(
+                "is_gateway", f"{text}: give them another gateway first", "true while a device has it as its gateway"
+            )
 
     async def _change(self, name: str, fields: Mapping[str, str], seen: Seen) -> None:
         match seen:
@@ -268,7 +277,8 @@ class Registry:
             SettingsError: there is no such device.
             Changed: it is not as it was seen.
         """
-        await self._existing(name)
+        if not isinstance(seen, Device):
+            await self._existing(name)
         await self._change(name, {}, seen)
 
     async def _existing(self, name: str) -> Device:
@@ -302,15 +312,14 @@ def labelled(device: Device, *, add: Iterable[str], remove: Iterable[str]) -> fr
         labels -= gone
     for one in add:
         if not is_label(one):
-            raise SettingsError(
-                f"{one!r} is no label: a word or key=value, each 1–{MAX_LABEL_CHARS} of letters, digits and - . _, "
-                "the first a letter or digit"
-            )
+            rule = f"a word or key=value, each 1–{MAX_LABEL_CHARS} of letters, digits and - . _, the first a letter or digit"
+            raise BadField("labels", f"{one[:80]!r} is no label: {rule}", rule)
         key, equals, _ = one.partition("=")
         others = {label for label in labels if not (equals and label.startswith(key + equals))}
         labels = others | {one}
     if len(labels) > MAX_LABELS:
-        raise SettingsError(f"{device.name} would have {len(labels)} labels, expected at most {MAX_LABELS}")
+        text = f"{device.name} would have {len(labels)} labels, expected at most {MAX_LABELS}"
+        raise BadField("labels", text, f"at most {MAX_LABELS}")
     return frozenset(labels)
 
 

@@ -98,5 +98,5 @@ def build(
     app.include_router(rejects.router(settings, redis, once))
     app.include_router(tokens.router(accounts, once))
     app.include_router(users.router(accounts, settings, once))
-    app.include_router(system.router(redis, figures, EventLog(redis, settings.partitions)))
+    app.include_router(system.router(redis, figures, EventLog(redis, settings.partitions), settings.partitions))
     return app

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from dashboards.api.problems import answer
+from dashboards.api.problems import BODY, answer
 from isotherm.firmware.image import MAX_BYTES as MAX_IMAGE_BYTES
 
 MAX_BODY_BYTES = 2**20
@@ -48,6 +48,8 @@ class BodyLimit:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
+            if self._is_json and not is_image:
+                scope.setdefault(BODY, []).append(message.get("body", b""))
             if taken > most:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {most} bytes")
             return message

@@ -66,6 +66,11 @@ class Rules:
             kept = await self._redis.hget(_RULES, id)
         return None if kept is None else _read(id.encode(), kept)
 
+    async def is_kept(self, id: str) -> bool:
+        """Tell whether there is a rule, usable or not."""
+        with answering():
+            return await self._redis.hget(_RULES, id) is not None
+
     async def get(self, id: str) -> Rule:
         """Return a rule.
 
@@ -98,7 +103,7 @@ class Rules:
                 change.incr(VERSION)
                 added, _ = await change.execute()
         if not added:
-            raise SettingsError(f"there is a rule {rule.id!r} already; choose another id, or replace it: --replace")
+            raise Changed(f"there is a rule {rule.id!r} already; choose another id, or replace it: --replace")
 
     async def replace(self, rule: Rule, *, seen: Rule | None = None) -> None:
         """Keep a rule in the place of the one with its id.
@@ -116,9 +121,9 @@ class Rules:
     async def _change(self, id: str, seen: Rule | None, wanted: bytes) -> None:
         with answering():
             found = await self._redis.hget(_RULES, id)
-        if found is None:
+        if found is None and seen is None:
             raise SettingsError(f"there is no rule {id!r}; see: isotherm rules list")
-        if seen is not None and _read(id.encode(), found) != seen:
+        if found is None or (seen is not None and _read(id.encode(), found) != seen):
             raise Changed(f"rule {id} was changed meanwhile")
         with answering():
             if not await self._script([_RULES, VERSION], [id, found, wanted]):

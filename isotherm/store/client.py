@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.connection import BlockingConnectionPool, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
@@ -22,6 +22,9 @@ from isotherm.store.cluster import NO_CLUSTER, Cluster
 from isotherm.store.layout import PARTITIONS_KEY
 
 TIMEOUT_SECONDS = 5.0
+
+MAX_CONNECTIONS = 200
+"""Of one process to one server; whoever listens to a channel has one for as long."""
 
 KEEPS = "noeviction"
 """The maxmemory-policy under which a full server refuses writes; under all others it deletes keys."""
@@ -88,7 +91,7 @@ def connect(settings: Settings) -> Client:
     }
     try:
         seeds = seed_urls(settings.redis)
-        redis: Any = Redis.from_url(seeds[0], **options) if len(seeds) == 1 else _cluster(seeds, options)
+        redis: Any = _single(seeds[0], options) if len(seeds) == 1 else _cluster(seeds, options)
     except (ValueError, TypeError, RedisClusterException) as error:
         raise SettingsError(f"ISOTHERM_REDIS is {without_secrets(settings.redis)!r}: {error}") from error
     return cast(Client, redis)
@@ -143,6 +146,12 @@ def without_secrets(url: str) -> str:
     """
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+
+
+def _single(url: str, options: dict[str, Any]) -> Redis:
+    """Return a client of one server; who comes while all connections are in use waits, where redis-py's own pool raises."""
+    pool = BlockingConnectionPool.from_url(url, max_connections=MAX_CONNECTIONS, timeout=TIMEOUT_SECONDS, **options)
+    return Redis.from_pool(pool)
 
 
 def _cluster(seeds: Sequence[str], options: dict[str, Any]) -> Cluster:
