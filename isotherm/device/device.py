@@ -10,8 +10,8 @@
 ``send`` never waits: a thread connects, sends, and keeps what the platform has not acknowledged, to send it again after a
 lost connection with the same number, by which the platform knows it. It is kept in memory, and ends with the program.
 TLS: ``Device("iot.example", "pump-7", 7312, token="…", tls=ssl.create_default_context())``.
-MQTT: ``Device("broker.example", "pump-7", 1883, token="…", mqtt=True)``; the broker acknowledges there, and the platform has it
-from the broker. The token is the password, and the device's name the user's and the client's.
+MQTT: ``Device("broker.example", "pump-7", 1883, token="…", mqtt=True)``; the broker acknowledges there, and the platform has
+it from the broker. The token is the password, and the device's name that of the user and of the client.
 
 As a program it sends what comes on its standard input, a line each: METRIC UNIT VALUE [TIME], the unit "-" for none, the
 time in µs since the epoch, and prints what became of it.
