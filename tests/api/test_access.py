@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 import pytest
 
+from dashboards.api.rate import rate_of
 from isotherm.accounts.accounts import Actor
 from isotherm.accounts.audit import REFUSED
 from isotherm.accounts.role import Role
 from isotherm.errors import BadField
 from isotherm.settings import Settings
+from isotherm.store import client as stores
 from tests.api.conftest import Login
 from tests.api.program import Program
 from tests.dashboards.client import Client
@@ -118,6 +122,19 @@ async def test_a_token_may_make_so_many_requests_and_is_told_when_again(settings
             assert 0 < int(answers[-1].headers["retry-after"]) <= 100
             assert "too many requests" in answers[-1].detail
             assert (await Program(client, web.url, other).get("/alarms")).status == 200
+
+
+async def test_processes_that_share_a_port_share_the_rate(settings: Settings) -> None:
+    async with stores.connected(settings) as redis, stores.connected(settings) as other:
+        first, second = (rate_of(one, 0.5, 6, is_shared=True) for one in (redis, other))
+        waits = await asyncio.gather(*((first, second)[number % 2].wait("somebody") for number in range(10)))
+        assert sorted(waits) == [0] * 6 + [2] * 4
+        assert await second.wait("somebody else") == 0
+        quick = [rate_of(one, 50.0, 1, is_shared=True) for one in (redis, other)]
+        assert [await one.wait("quick") for one in quick] == [0, 1]
+        async with asyncio.timeout(10):
+            while await quick[1].wait("quick"):
+                pass
 
 
 async def test_who_was_refused_what_they_may_not_do_is_in_the_audit_log(login: Login, settings: Settings) -> None:
