@@ -115,7 +115,7 @@ def install(app: FastAPI, noted: Callable[[Request, NotAllowed], Awaitable[None]
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         faults = [_fault(one) for one in error.errors()]
-        return answer(422, "; ".join(f"{one.field}: {one.rule}" for one in faults[:3]), faults)
+        return answer(422, "; ".join(map(_in_words, faults[:3])), faults)
 
     for kind in (SettingsError, Unauthorized, Unavailable, HTTPException):
         app.add_exception_handler(kind, refused)
@@ -164,6 +164,11 @@ def _fault(error: Mapping[str, Any]) -> Fault:
         return Fault(field="body", rule=f"JSON: {error['ctx']['error']} at character {error['loc'][-1]}")
     field = ".".join(map(str, error["loc"][1:])) or str(error["loc"][0])
     return Fault(field=_cut(field, _MAX_FIELD_CHARS), value=_plain(error.get("input")), rule=error["msg"])
+
+
+def _in_words(fault: Fault) -> str:
+    is_said = fault.value is not None and fault.value != ""
+    return f"{fault.field} is {_cut(repr(fault.value), 80)}: {fault.rule}" if is_said else f"{fault.field}: {fault.rule}"
 
 
 def _fault_of(request: Request, error: BadField) -> Fault:

@@ -13,7 +13,7 @@ from dashboards.api import once as module
 from dashboards.api.once import Made, Once, made_of
 from dashboards.api.problems import Conflict
 from isotherm.accounts.role import Role
-from isotherm.accounts.sessions import Holder
+from isotherm.accounts.sessions import Holder, hash_of
 from isotherm.errors import BadField, Unavailable
 from isotherm.settings import Settings
 from isotherm.store import client as stores
@@ -141,6 +141,8 @@ async def test_a_rollout_that_is_asked_for_again_is_answered_with_its_address_an
     form = {"targets": {"devices": ["room-0"]}, "values": {"once": 1}}
     first, second = [await otto.post("/rollouts", form, idempotency_key="rolled") for _ in range(2)]
     assert (second.status, second.headers["location"], second.json) == (201, first.headers["location"], first.json)
+    hashed = module._hash("otto", hash_of(otto.token), "POST", "/api/v1/rollouts", "rolled")
+    assert first.json["id"][14:] == hashed[:10], "one that comes after a failure makes the same rollout"
     assert (second.headers["etag"], second.headers["cache-control"]) == (first.headers["etag"], "private, no-cache")
     path = "/devices/room-0/configuration"
     etag = (await otto.get(path)).headers["etag"]
