@@ -6,12 +6,17 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
+from connectors.answers import Answer, error
 from connectors.decoders import Decoders
-from connectors.dispatch import Dispatcher
+from connectors.dispatch import Dispatcher, not_kept
 from connectors.formats.catalogue import Catalogue
-from connectors.identity import Doorkeeper
+from connectors.formats.decoded import Decoded
+from connectors.identity import Doorkeeper, Identity
 from connectors.intake import Intake
+from isotherm.errors import InvalidReading, Unavailable
 from isotherm.firmware import Firmware
+from isotherm.limits import MAX_REJECT_RAW_BYTES
+from isotherm.rejects import Rejected
 from isotherm.settings import Settings
 
 
@@ -36,6 +41,15 @@ class Site:
     dispatcher: Dispatcher
     firmware: Firmware
     decoders: Decoders = field(default_factory=Decoders)
+
+    async def refuse(self, refused: InvalidReading, data: bytes, *, peer: str, identity: Identity) -> Answer:
+        """Keep a reply that was refused as a reject; returns what its sender is told: it is none of their readings."""
+        rejected = Rejected(refused.reason, refused.detail, data[:MAX_REJECT_RAW_BYTES], identity.device, size=len(data))
+        try:
+            await self.intake.store([Decoded.nothing(rejected)], peer=peer, identity=identity)
+        except Unavailable as away:
+            return not_kept(away)
+        return error(refused.reason, refused.detail)
 
 
 Listening = Callable[[Site], AbstractAsyncContextManager[str]]

@@ -360,11 +360,12 @@ class _Connection(Connection):
             self._listener.run(self._reply(reply))
 
     async def _reply(self, data: bytes) -> None:
-        """Keep a reply; it is refused as a reading is, and kept."""
+        """Keep a reply; one that is refused is kept as a reject, and counts as no reading."""
+        site, identity = self._listener.site, self._identity or ANYONE
         try:
-            id = await self._listener.site.dispatcher.reply(self._identity or ANYONE, data)
+            id = await site.dispatcher.reply(identity, data)
         except InvalidReading as refused:
-            self._inbox.append(Decoded.nothing(Rejected(refused.reason, refused.detail, data, self._commanded)))
+            self._say(await site.refuse(refused, data, peer=self.peer, identity=identity))
         except Unavailable as away:
             self._say(not_kept(away))
         else:

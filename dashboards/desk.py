@@ -24,7 +24,7 @@ from isotherm.clock import now_us
 from isotherm.commands import Command, Control
 from isotherm.configuration import Configuration, Rollout, Rollouts
 from isotherm.configuration.rollout import Targets
-from isotherm.errors import IsothermError, SettingsError, Unavailable
+from isotherm.errors import Changed, IsothermError, SettingsError, Unavailable
 from isotherm.events import Event
 from isotherm.firmware import Image
 from isotherm.kafka import Producer
@@ -118,16 +118,21 @@ class Desk:
             if not base:
                 await self._add(rule)
             else:
-                if (await self._rules.get(rule.id)).to_json() != base.encode():
-                    raise SettingsError(f"somebody has changed {rule.id} meanwhile; close this, and look at it again")
-                await self._rules.replace(rule)
+                before = await self._rules.get(rule.id)
+                try:
+                    if before.to_json() != base.encode():
+                        raise Changed(rule.id)
+                    await self._rules.replace(rule, seen=before)
+                except Changed as error:
+                    said = f"somebody has changed {rule.id} meanwhile; close this, and look at it again"
+                    raise SettingsError(said) from error
         self._source.hurry()
         return f"rule {rule.id} is kept"
 
-    async def keep(self, visitor: Visitor, rule: Rule, *, is_new: bool) -> None:
-        """Keep a rule that a program has made, in the place of the one with its id unless it is new."""
+    async def keep(self, visitor: Visitor, rule: Rule, *, is_new: bool, seen: Rule | None = None) -> None:
+        """Keep a rule that a program has made, in the place of the one with its id unless it is new; see `Rules.replace`."""
         async with self._deed(visitor, "add rule" if is_new else "change rule", rule.id):
-            await (self._rules.add(rule) if is_new else self._rules.replace(rule))
+            await (self._rules.add(rule) if is_new else self._rules.replace(rule, seen=seen))
         self._source.hurry()
 
     async def enable(self, visitor: Visitor, id: str, enabled: bool) -> str:
@@ -137,10 +142,10 @@ class Desk:
         self._source.hurry()
         return f"rule {id} is evaluated" if enabled else f"rule {id} is not evaluated any more; its alarms are cleared"
 
-    async def remove(self, visitor: Visitor, id: str) -> str:
-        """Forget a rule."""
+    async def remove(self, visitor: Visitor, id: str, *, seen: Rule | None = None) -> str:
+        """Forget a rule; see `Rules.remove`."""
         async with self._deed(visitor, "remove rule", id):
-            await self._rules.remove(id)
+            await self._rules.remove(id, seen=seen)
         self._source.hurry()
         return f"rule {id} is removed; its alarms are cleared"
 
@@ -184,10 +189,10 @@ class Desk:
                 case "retry":
                     await self._rollouts.retry(rollout.id)
 
-    async def roll_back(self, visitor: Visitor, rollout: Rollout) -> Rollout:
-        """Begin to make desired what was so before a rollout."""
+    async def roll_back(self, visitor: Visitor, rollout: Rollout, *, id: str = "") -> Rollout:
+        """Begin to make desired what was so before a rollout; see `Rollouts.roll_back`."""
         async with self._deed(visitor, "roll back", rollout.id):
-            return await self._rollouts.roll_back(rollout, visitor.name)
+            return await self._rollouts.roll_back(rollout, visitor.name, id=id)
 
     async def preview(self, visitor: Visitor, form: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a rule would have done; see `Previews`."""

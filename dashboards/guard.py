@@ -17,7 +17,7 @@ from dashboards.access import cookies, identity, notices, rules
 from dashboards.access.origin import Origins
 from dashboards.access.sockets import CODE, Socket, Sockets
 from dashboards.api import problems
-from dashboards.api.rate import Rate
+from dashboards.api.rate import Rate, SharedRate
 from dashboards.prometheus import problems as prometheus
 from isotherm.accounts.accounts import Accounts
 from isotherm.accounts.role import Role
@@ -72,14 +72,14 @@ class Refusal(Exception):
 class Guard:
     """Wraps the ASGI app."""
 
-    def __init__(self, app: App, settings: Settings, accounts: Accounts, sockets: Sockets) -> None:
+    def __init__(self, app: App, settings: Settings, accounts: Accounts, sockets: Sockets, rate: Rate | SharedRate) -> None:
         self._app = app
         self._accounts = accounts
         self._sockets = sockets
         self._sessions = None if settings.login == "auto" else accounts.sessions
         self._origins = Origins(settings)
         self._throttle = Throttle()
-        self._rate = Rate(settings.api_rate, settings.api_burst)
+        self._rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -156,6 +156,7 @@ class Guard:
         """Return whose token a program shows, and note its scopes for the API."""
         try:
             found = await self._accounts.tokens.find(token)
+            wait = await self._rate.wait(found[0].session) if found is not None else 0
         except Unavailable as error:
             raise _away(error) from error
         if found is None:
@@ -163,7 +164,7 @@ class Guard:
                 scope, "", 401, "token", "this token is over, or never was", [(b"www-authenticate", b"Bearer")]
             )
         holder, scopes = found
-        if wait := self._rate.wait(holder.session):
+        if wait:
             retry = [(b"retry-after", str(wait).encode())]
             raise Refusal(429, f"too many requests with this token; try again in {wait} s", retry)
         scope["headers"].append((identity.SCOPES.lower().encode(), " ".join(sorted(scopes)).encode()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -80,6 +81,7 @@ class Source(Generic[_Value]):
         self._changed: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
         self._wake = asyncio.Event()
         self._is_fresh = False
+        self._looked_at = -math.inf
         _WATCHERS.labels(name).set_function(lambda: len(self._watchers))
 
     def watch(self, watcher: _Watcher, changed: Callable[[_Watcher], None]) -> None:
@@ -94,12 +96,13 @@ class Source(Generic[_Value]):
         self._wake.set()
 
     async def read(self) -> _Value:
-        """Return what a watcher who comes now would be told first.
+        """Return what is so now: what was read within the time from one reading to the next.
 
         Raises:
             Unavailable: it cannot be read.
         """
         reading = _Reading()
+        self._is_fresh &= time.monotonic() - self._looked_at <= self._seconds  # where nobody watches it may be older
         self.watch(reading, _Reading.end)
         try:
             async with asyncio.timeout(READ_SECONDS):
@@ -132,6 +135,7 @@ class Source(Generic[_Value]):
 
     async def _look(self) -> None:
         value, problem = self.value, None
+        began = time.monotonic()
         try:
             value = await self._of_store()
         except (Unavailable, SettingsError, RedisError, OSError) as error:
@@ -139,7 +143,7 @@ class Source(Generic[_Value]):
         if (problem is None) != (self.problem is None):
             log.info("%s: %s", self._name, problem or "can be read again")
         is_news = value is not self.value or problem != self.problem or not self._is_fresh
-        self.value, self.problem, self._is_fresh = value, problem, True
+        self.value, self.problem, self._is_fresh, self._looked_at = value, problem, True, began
         if is_news:
             self._watchers.tell(self._show)
         self._watchers.catch_up(self._show)

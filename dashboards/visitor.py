@@ -13,7 +13,15 @@ from isotherm.errors import IsothermError, Unauthorized
 
 
 class NotAllowed(IsothermError):
-    """A visitor's role does not let them do this."""
+    """A visitor's role does not let them do this, or their token's scopes do not.
+
+    Attributes:
+        what: Which of them: ``role`` or ``scope``.
+    """
+
+    def __init__(self, text: str, what: str = "role") -> None:
+        super().__init__(text)
+        self.what = what
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from dashboards.access.site import Site
 from dashboards.access.sockets import Sockets
 from dashboards.alarms import AlarmSource
 from dashboards.api import app as api
+from dashboards.api.rate import rate_of
 from dashboards.desk import Desk
 from dashboards.feed import RETRY_SECONDS, Feed
 from dashboards.guard import Guard
@@ -99,7 +100,8 @@ def build(settings: Settings, feed: Feed, reader: Reader, redis: Client) -> Guar
         sign_sessions=True,
         secret_key=token_bytes(SECRET_BYTES),
     )
-    return Guard(app, settings, accounts, sockets)
+    rate = rate_of(redis, settings.api_rate, settings.api_burst, is_shared=settings.reuse_port)
+    return Guard(app, settings, accounts, sockets, rate)
 
 
 async def _share_secret(pages: BokehFastAPI, redis: Client) -> None:

@@ -2,7 +2,8 @@
 
     IsothermError
     ├── SettingsError      a setting, argument or name is wrong; nothing was started
-    │   └── BadField       one field of what a person describes is; carries the field
+    │   ├── BadField       one field of what a person describes is; carries the field
+    │   └── Changed        somebody else was faster: it is not as it was seen
     ├── StackError         the local stack cannot start, or is not running
     ├── InvalidReading     a reading cannot be accepted; carries the reason that `rejects` counts
     ├── Unauthorized       a peer did not show who it is
@@ -39,6 +40,10 @@ class BadField(SettingsError):
         super().__init__(text)
         self.field = field
         self.expected = expected or text
+
+
+class Changed(SettingsError):
+    """Something is not as it was seen by who wants to change it; nothing was done."""
 
 
 class StackError(IsothermError):

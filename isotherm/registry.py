@@ -20,14 +20,16 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from redis.exceptions import RedisError
 
 from isotherm.clock import now_us
-from isotherm.errors import SettingsError, Unavailable
+from isotherm.errors import BadField, Changed, SettingsError, Unavailable
 from isotherm.limits import MAX_LABEL_CHARS, MAX_LABELS
 from isotherm.names import is_device_name, is_label
 from isotherm.store.client import Client
+from isotherm.store.script import Script
 
 MAX_TOKENS = 2
 """Tokens of one device that are valid at the same time."""
@@ -71,11 +73,18 @@ class Device:
         return wanted in self.labels or any(label.startswith(f"{wanted}=") for label in self.labels)
 
 
+ANY: Final = "any"
+
+Seen = Device | None | Literal["any"]
+"""How a device was seen by who wants to change it; None when it was not there, ANY when that does not matter."""
+
+
 class Registry:
     """Reads and changes the registry. Every method raises Unavailable when the store does not answer."""
 
     def __init__(self, redis: Client) -> None:
         self._redis = redis
+        self._script = Script(redis, "registry.lua", package=__package__)
 
     async def names(self) -> list[str]:
         """Return all devices, ascending."""
@@ -157,30 +166,60 @@ class Registry:
             type: What kind of device it is; None leaves what was said before.
 
         Raises:
-            SettingsError: the name or the type is none, or the gateway is not a gateway.
+            BadField: the name or type is none, the gateway is not a gateway, or it is one of others and is to be none.
         """
+        await self._check(name, is_gateway, gateway, type)
+        said = {"is_gateway": str(int(is_gateway)), "gateway": gateway}
+        await self._change(name, said if type is None else said | {"type": type}, ANY)
+
+    async def put(self, device: Device, *, seen: Seen = ANY) -> None:
+        """Say all of a device anew that people say of it: whether it is a gateway, its gateway, type and labels.
+
+        Args:
+            device: As it is to be; what people do not say of it is left as it is.
+            seen: As it has to be for that: a device, None for one that is not there, ANY whatever it is.
+
+        Raises:
+            BadField: the name or type is none, the gateway is not a gateway, or it is one of others and is to be none.
+            Changed: it is not as it was seen.
+        """
+        await self._check(device.name, device.is_gateway, device.gateway, device.type)
+        await self._change(device.name, _said(device), seen)
+
+    async def _check(self, name: str, is_gateway: bool, gateway: str, type: str | None) -> None:
+        rule = "letters, digits and - : . _, the first a letter or digit"
         if type and not is_device_name(type):
-            raise SettingsError(f"{type!r} is no type of a device: letters, digits and - : . _, the first a letter or digit")
+            raise BadField("type", f"{type[:80]!r} is no type of a device: {rule}", rule)
         if not is_device_name(name):
-            raise SettingsError(f"{name!r} is no device name: letters, digits and - : . _, the first a letter or digit")
-        before = await self.get(name)
+            raise BadField("name", f"{name[:80]!r} is no device name: {rule}", rule)
+        if gateway == name:
+            raise BadField("gateway", f"{name} cannot be its own gateway", "another device, or none")
         if gateway:
             found = await self.get(gateway)
             if found is None or not found.is_gateway:
-                raise SettingsError(f"{gateway!r} is no gateway: add it with `isotherm devices add {gateway} --gateway`")
+                hint = f"add it with `isotherm devices add {gateway} --gateway`"
+                raise BadField("gateway", f"{gateway[:80]!r} is no gateway: {hint}", "a device that is a gateway")
+        if not is_gateway and (before := await self.get(name)) is not None and before.children:
+            text = f"{name} is the gateway of {len(before.children)} devices, of {min(before.children)} for one"
+            raise BadField(
+                "is_gateway", f"{text}: give them another gateway first", "true while a device has it as its gateway"
+            )
+
+    async def _change(self, name: str, fields: Mapping[str, str], seen: Seen) -> None:
+        match seen:
+            case Device():
+                what, expected = "present", _said(seen) | {"tokens": " ".join(seen.tokens)}
+            case None:
+                what, expected = "absent", {}
+            case _:
+                what, expected = ANY, {}
+        flat = [part for pair in (*expected.items(), *fields.items()) for part in pair]
         try:
-            async with self._redis.pipeline(transaction=True) as change:
-                change.zadd(_DEVICES, {name: now_us()}, nx=True)
-                said: dict[str, int | str] = {"is_gateway": int(is_gateway), "gateway": gateway}
-                change.hset(_device(name), mapping=said if type is None else said | {"type": type})
-                if before is not None and before.gateway:
-                    change.srem(_children(before.gateway), name)
-                if gateway:
-                    change.sadd(_children(gateway), name)
-                change.incr(_VERSION)
-                await change.execute()
+            done = await self._script([_DEVICES, _device(name), _VERSION], [name, now_us(), what, len(expected), *flat])
         except RedisError as error:
             raise _away(error) from error
+        if not done:
+            raise Changed(f"{name} was changed meanwhile")
 
     async def label(self, name: str, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> frozenset[str]:
         """Give a device labels and take some from it; returns those that it has then.
@@ -227,25 +266,20 @@ class Registry:
         await self._keep_tokens(device, kept, device.mosquitto if kept else "")
         return len(device.tokens) - len(kept)
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str, *, seen: Seen = ANY) -> None:
         """Forget a device and its tokens; its history stays until it expires.
+
+        Args:
+            name: The device.
+            seen: As it has to be for that; see `put`.
 
         Raises:
             SettingsError: there is no such device.
+            Changed: it is not as it was seen.
         """
-        device = await self._existing(name)
-        try:
-            async with self._redis.pipeline(transaction=True) as change:
-                change.zrem(_DEVICES, name)
-                change.delete(_device(name), _children(name), *(_token(one) for one in device.tokens))
-                if device.gateway:
-                    change.srem(_children(device.gateway), name)
-                for child in device.children:
-                    change.hset(_device(child), mapping={"gateway": ""})
-                change.incr(_VERSION)
-                await change.execute()
-        except RedisError as error:
-            raise _away(error) from error
+        if not isinstance(seen, Device):
+            await self._existing(name)
+        await self._change(name, {}, seen)
 
     async def _existing(self, name: str) -> Device:
         device = await self.get(name)
@@ -278,15 +312,14 @@ def labelled(device: Device, *, add: Iterable[str], remove: Iterable[str]) -> fr
         labels -= gone
     for one in add:
         if not is_label(one):
-            raise SettingsError(
-                f"{one!r} is no label: a word or key=value, each 1–{MAX_LABEL_CHARS} of letters, digits and - . _, "
-                "the first a letter or digit"
-            )
+            rule = f"a word or key=value, each 1–{MAX_LABEL_CHARS} of letters, digits and - . _, the first a letter or digit"
+            raise BadField("labels", f"{one[:80]!r} is no label: {rule}", rule)
         key, equals, _ = one.partition("=")
         others = {label for label in labels if not (equals and label.startswith(key + equals))}
         labels = others | {one}
     if len(labels) > MAX_LABELS:
-        raise SettingsError(f"{device.name} would have {len(labels)} labels, expected at most {MAX_LABELS}")
+        text = f"{device.name} would have {len(labels)} labels, expected at most {MAX_LABELS}"
+        raise BadField("labels", text, f"at most {MAX_LABELS}")
     return frozenset(labels)
 
 
@@ -321,6 +354,12 @@ def _read(name: str, created: int, fields: Mapping[bytes, bytes], children: Iter
         fields.get(b"mosquitto", b"").decode(),
         frozenset(fields.get(b"labels", b"").decode().split()),
     )
+
+
+def _said(device: Device) -> dict[str, str]:
+    """Return what people say of a device, as it is kept."""
+    labels = " ".join(sorted(device.labels))
+    return {"is_gateway": str(int(device.is_gateway)), "gateway": device.gateway, "type": device.type, "labels": labels}
 
 
 def _device(name: str) -> str:

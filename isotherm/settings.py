@@ -87,9 +87,7 @@ class Settings(BaseSettings):
     )
     session_idle_hours: float = Field(12, description="A log-in that is not used for so long is over, h.", gt=0)
     session_hours: float = Field(168, description="A log-in is over after so long, h.", gt=0)
-    api_rate: float = Field(
-        50, description="Requests a second that a token may make of each web process, in the long run.", gt=0
-    )
+    api_rate: float = Field(50, description="Requests a second that a token may make, in the long run.", gt=0)
     api_burst: int = Field(200, description="Requests that it may make at once.", ge=1)
     web_origin: str = Field(
         "",

@@ -1,4 +1,6 @@
-"""What is served: ``POST /readings``, ``POST /devices/{id}/readings`` and ``replies``, ``GET /.well-known/core``; and `
+"""What is served: ``POST /readings``, ``POST /devices/{id}/readings`` and ``replies``, ``GET /.well-known/core``,
+``/firmware/{name}/{version}`` and ``/devices/{id}/commands``.
+
 The same over datagrams and over TCP. A request is answered when Kafka has what it brings; whatever cannot be accepted
 goes to `rejects`, and the sender is told.
 """
@@ -131,7 +133,8 @@ class Resources:
         if request.code != numbers.GET:
             request.answer(error(numbers.METHOD_NOT_ALLOWED, "expected GET"))
             return
-        if observer is None or target.observe not in (0, 1):
+        is_block = target.observe is None and target.block2 is not None
+        if observer is None or (target.observe not in (0, 1) and not is_block):
             request.answer(error(numbers.BAD_REQUEST, "commands are observed over UDP (RFC 7641): expected Observe 0 or 1"))
             return
 
@@ -145,11 +148,15 @@ class Resources:
         except Unavailable as reason:
             request.answer(error(numbers.SERVICE_UNAVAILABLE, str(reason)))
         else:
-            if target.observe == 1:
+            if is_block:
+                request.trust()
+                room = request.room_for_payload()
+                request.answer(self._observations.block(observer.endpoint, device, target, room))
+            elif target.observe == 1:
                 self._observations.end(observer.endpoint, device)
                 request.answer(Answer(numbers.CONTENT))
             else:
-                request.answer(self._observations.begin(observer, device, admit))
+                request.answer(self._observations.begin(observer, device, admit, target.block2))
 
     async def _firmware(self, request: Request) -> None:
         """Give a device a block of an image."""

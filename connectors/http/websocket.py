@@ -289,8 +289,8 @@ class _Socket:
         try:
             id = await self._site.dispatcher.reply(self._identity or ANYONE, data)
         except InvalidReading as refused:
-            rejected = Rejected(refused.reason, refused.detail, data, self._commanded)
-            await self._take([Decoded.nothing(rejected)], self._identity or ANYONE, "")
+            identity = self._identity or ANYONE
+            await self._say(await self._site.refuse(refused, data, peer=self._peer, identity=identity))
         except Unavailable as away:
             await self._say(not_kept(away))
         else:

@@ -20,6 +20,7 @@ from isotherm.alarms.table import MAX_SHELVED
 from isotherm.clock import iso
 from isotherm.events import SEVERITIES, Severity
 from isotherm.limits import SECOND
+from isotherm.rules import Rules
 from isotherm.rules.targets import matches
 from isotherm.settings import Settings
 from isotherm.store.client import Client
@@ -103,7 +104,7 @@ class Done(BaseModel):
 def router(redis: Client, settings: Settings, desk: Desk, once: Once) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(prefix="/alarms", tags=["alarms"], route_class=once.route())
-    alarms = Alarms(redis, settings.partitions)
+    alarms, rules = Alarms(redis, settings.partitions), Rules(redis)
 
     @routes.get("", response_model=Page[Alarm])
     async def list_alarms(
@@ -135,6 +136,8 @@ def router(redis: Client, settings: Settings, desk: Desk, once: Once) -> APIRout
     @routes.post("/shelve", response_model=Done)
     async def shelve(request: Request, who: MayWrite, form: Shelf, _: IdempotencyKey = None) -> Response:
         """Not hear of an alarm, or of all alarms of a rule, for a while."""
+        if not await rules.is_kept(form.key):
+            await _check(alarms, [form.key])
         return sent(request, Done(done=await desk.shelve(who, form.key, form.seconds)))
 
     @routes.post("/unshelve", response_model=Done)

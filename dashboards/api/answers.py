@@ -47,8 +47,10 @@ def etag(body: bytes) -> str:
     return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
-def check_conditions(request: Request, present: BaseModel | None) -> None:
+def check_conditions(request: Request, present: BaseModel | None) -> bool:
     """See that a resource is as If-Match and If-None-Match say (RFC 9110 §13.1), before it is changed.
+
+    Returns whether they say something: then the change itself has to be of what was looked at, or raise Changed.
 
     Raises:
         Conflict: it is not; 412.
@@ -62,6 +64,7 @@ def check_conditions(request: Request, present: BaseModel | None) -> None:
         )
     if unwanted is not None and tag is not None and _is_among(tag, unwanted):
         raise Conflict("it is there already, and If-None-Match says that it must not be", HTTPStatus.PRECONDITION_FAILED)
+    return wanted is not None or unwanted is not None
 
 
 def page_of(

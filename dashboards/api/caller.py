@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,10 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from dashboards.access import cookies, identity
 from dashboards.visitor import NotAllowed, Visitor, visitor_of
 from isotherm.accounts.api_tokens import SCOPES
+from isotherm.accounts.audit import Audit
+from isotherm.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 SCHEMES = [
     Depends(HTTPBearer(auto_error=False, description="A token: isotherm tokens create USER --scope read")),
@@ -34,9 +39,19 @@ def check(connection: HTTPConnection, scope: str) -> Visitor:
     visitor = visitor_of(connection.headers)
     scopes = identity.scopes(connection.headers)
     if scopes is not None and scope not in scopes:
-        raise NotAllowed(f"this token may not do that: it has the scopes {' '.join(sorted(scopes))}, not {scope}")
+        raise NotAllowed(f"this token may not do that: it has the scopes {' '.join(sorted(scopes))}, not {scope}", "scope")
     visitor.must(SCOPES[scope], f"do what the scope {scope} is for")
     return visitor
+
+
+async def note(audit: Audit, connection: HTTPConnection, error: NotAllowed) -> None:
+    """Keep in the audit log that somebody was refused what they may not do, if the store can be reached."""
+    who = visitor_of(connection.headers)
+    path = connection.scope["path"]
+    try:
+        await audit.refuse(who.name, error.what, path, address=who.address, detail=str(error), is_shown=True)
+    except Unavailable as away:
+        log.warning("not in the audit log, as %s: %s at %s: %s", away, who.name, path, error)
 
 
 def _check(scope: str) -> Callable[[HTTPConnection], Visitor]:

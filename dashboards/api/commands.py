@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from dashboards.api.answers import DEFAULT_LIMIT, Cursor, Limit, Page, sent
 from dashboards.api.caller import may
 from dashboards.api.devices import Name
-from dashboards.api.once import IdempotencyKey, Once
+from dashboards.api.once import IdempotencyKey, Once, made_of
 from dashboards.api.problems import Conflict, NotFound
 from dashboards.desk import Desk
 from dashboards.visitor import Visitor
@@ -27,6 +27,11 @@ from isotherm.store.client import Client
 
 MAX_WAIT = 30
 """Seconds that a request may wait for the answer."""
+
+MAX_LISTENING = 100
+"""Requests of this process that wait and are told of each change, each over a connection of its own; others look for it."""
+
+LOOK_SECONDS = 1.0
 
 MayRead = Annotated[Visitor, may("commands:read")]
 MayWrite = Annotated[Visitor, may("commands:write")]
@@ -70,6 +75,7 @@ def router(redis: Client, settings: Settings, desk: Desk, once: Once) -> APIRout
     """Return the routes."""
     routes = APIRouter(prefix="/devices/{device}/commands", tags=["commands"], route_class=once.route())
     registry, table = Registry(redis), kept.Table(redis, settings.partitions)
+    listening = asyncio.Semaphore(MAX_LISTENING)
 
     async def existing(device: str, id: str) -> kept.Command:
         found = await table.get(device, id) if is_id(id) else None
@@ -95,6 +101,7 @@ def router(redis: Client, settings: Settings, desk: Desk, once: Once) -> APIRout
     ) -> Response:
         """Have a device do something: now, or when it comes before the deadline."""
         await _check(registry, device)
+        made = made_of(request)
         command = kept.new(
             device,
             form.name,
@@ -102,19 +109,21 @@ def router(redis: Client, settings: Settings, desk: Desk, once: Once) -> APIRout
             timeout=form.timeout * SECOND,
             idempotent=form.idempotent,
             by=who.name,
+            id=made.id,
+            created=made.created,
         )
         try:
             await desk.send(who, command)
         except SettingsError as error:
             raise Conflict(str(error)) from error
-        response = sent(request, _shown(await _after(table, command, wait)), HTTPStatus.ACCEPTED)
+        response = sent(request, _shown(await _after(table, command, wait, listening)), HTTPStatus.ACCEPTED)
         response.headers["location"] = f"{request.url.path}/{command.id}"
         return response
 
     @routes.get("/{id}", response_model=Command)
     async def get_command(request: Request, _: MayRead, device: Name, id: Id, wait: Wait = 0) -> Response:
         """Return a command, at once or when it has ended."""
-        return sent(request, _shown(await _after(table, await existing(device, id), wait)))
+        return sent(request, _shown(await _after(table, await existing(device, id), wait, listening)))
 
     @routes.delete("/{id}", response_model=Command)
     async def cancel_command(request: Request, who: MayWrite, device: Name, id: Id) -> Response:
@@ -132,17 +141,30 @@ async def _check(registry: Registry, device: str) -> None:
         raise NotFound(f"there is no device {device!r}")
 
 
-async def _after(table: kept.Table, command: kept.Command, wait: int) -> kept.Command:
+async def _after(table: kept.Table, command: kept.Command, wait: int, listening: asyncio.Semaphore) -> kept.Command:
     """Return a command as it is when it has ended, or after some seconds; 0 is now."""
     if wait:  # redis-py swallows a time-out that is over before it begins
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
-                async for found in table.changes(command):
-                    command = found
+                if listening.locked():
+                    await _ended(table, command)
+                else:
+                    async with listening:
+                        async for found in table.changes(command):
+                            command = found
     try:
         return await table.get(command.device, command.id) or command
     except Unavailable:
         return command
+
+
+async def _ended(table: kept.Table, command: kept.Command) -> None:
+    """Return when a command has ended, or is forgotten."""
+    while True:
+        found = await table.get(command.device, command.id)
+        if found is None or found.has_ended:
+            return
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _shown(one: kept.Command) -> Command:

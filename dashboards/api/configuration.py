@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from dashboards.api.answers import DEFAULT_LIMIT, Cursor, Limit, Page, check_conditions, page_of, sent
 from dashboards.api.caller import may
 from dashboards.api.devices import Name
-from dashboards.api.once import IdempotencyKey, Once
+from dashboards.api.once import IdempotencyKey, Once, made_of
 from dashboards.api.problems import Conflict, NotFound
 from dashboards.desk import Desk
 from dashboards.visitor import Visitor
@@ -163,7 +163,9 @@ def device_router(redis: Client, rollouts: kept.Rollouts, desk: Desk, once: Once
         return sent(request, await existing(device))
 
     @routes.patch("", response_model=Configuration)
-    async def change_configuration(request: Request, who: MayWrite, device: Name, form: Changes) -> Response:
+    async def change_configuration(
+        request: Request, who: MayWrite, device: Name, form: Changes, _: IdempotencyKey = None
+    ) -> Response:
         """Change what a device should have; it is given to the device now, or when it comes."""
         before = await existing(device)
         check_conditions(request, before)
@@ -210,6 +212,7 @@ def rollout_router(rollouts: kept.Rollouts, firmware: Firmware, desk: Desk, once
             waves=form.waves,
             max_failure_rate=form.max_failure_rate,
             wave_timeout=form.wave_timeout * SECOND,
+            id=made_of(request).id,
         )
         response = sent(request, await _shown(rollouts, found), HTTPStatus.CREATED)
         response.headers["location"] = f"{request.url.path}/{found.id}"
@@ -242,7 +245,7 @@ def steering_router(rollouts: kept.Rollouts, desk: Desk, once: Once) -> APIRoute
     routes = APIRouter(prefix="/rollouts/{id}", tags=["configuration"], route_class=once.route())
 
     @routes.post("/actions", response_model=Rollout)
-    async def act_on_rollout(request: Request, who: MayWrite, id: Id, form: Action) -> Response:
+    async def act_on_rollout(request: Request, who: MayWrite, id: Id, form: Action, _: IdempotencyKey = None) -> Response:
         """Halt a rollout, have it go on, or give it again to who failed."""
         await desk.steer(who, await _existing(rollouts, id), form.action)
         return sent(request, await _shown(rollouts, await _existing(rollouts, id)))
@@ -251,7 +254,7 @@ def steering_router(rollouts: kept.Rollouts, desk: Desk, once: Once) -> APIRoute
     async def roll_back(request: Request, who: MayWrite, id: Id, _: IdempotencyKey = None) -> Response:
         """Begin to make desired what was so before a rollout, where nobody has changed it since; it is a rollout itself."""
         try:
-            found = await desk.roll_back(who, await _existing(rollouts, id))
+            found = await desk.roll_back(who, await _existing(rollouts, id), id=made_of(request).id)
         except SettingsError as error:
             raise Conflict(str(error)) from error
         response = sent(request, await _shown(rollouts, found), HTTPStatus.CREATED)

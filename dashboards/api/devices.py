@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dashboards.api.answers import DEFAULT_LIMIT, Cursor, Limit, Page, check_conditions, page_of, sent
 from dashboards.api.caller import may
+from dashboards.api.once import IdempotencyKey, Once
 from dashboards.api.problems import NotFound
 from dashboards.visitor import Visitor
 from isotherm import registry as kept
@@ -122,13 +123,12 @@ def router(redis: Client, reader: Reader, configurations: Configurations) -> API
     async def put_device(request: Request, who: MayWrite, device: Name, form: DeviceForm) -> Response:
         """Register a device, or say other things of one."""
         before = await registry.get(device)
-        check_conditions(request, None if before is None else _shown(before))
+        is_conditional = check_conditions(request, None if before is None else _shown(before))
         labels = kept.labelled(kept.Device(device, 0), add=form.labels, remove=())
         if len(labels) != len(set(form.labels)):
             raise BadField("labels", "two labels have the same key", "one value for each key")
-        await registry.add(device, is_gateway=form.is_gateway, gateway=form.gateway, type=form.type)
-        gone = (before.labels if before is not None else frozenset()) - labels
-        await registry.label(device, remove=gone, add=labels)
+        wanted = kept.Device(device, 0, is_gateway=form.is_gateway, gateway=form.gateway, type=form.type, labels=labels)
+        await registry.put(wanted, seen=before if is_conditional else kept.ANY)
         await audit.write(who.name, "change device" if before else "add device", device, address=who.address)
         status = HTTPStatus.CREATED if before is None else HTTPStatus.OK
         return sent(request, _shown(await _existing(registry, device)), status)
@@ -136,8 +136,9 @@ def router(redis: Client, reader: Reader, configurations: Configurations) -> API
     @routes.delete("/{device}", status_code=204)
     async def delete_device(request: Request, who: MayWrite, device: Name) -> Response:
         """Forget a device with its tokens, labels and configuration; its history stays until it expires."""
-        check_conditions(request, _shown(await _existing(registry, device)))
-        await registry.remove(device)
+        before = await _existing(registry, device)
+        is_conditional = check_conditions(request, _shown(before))
+        await registry.remove(device, seen=before if is_conditional else kept.ANY)
         await configurations.forget(device)
         await audit.write(who.name, "remove device", device, address=who.address)
         return Response(status_code=HTTPStatus.NO_CONTENT)
@@ -152,13 +153,13 @@ def router(redis: Client, reader: Reader, configurations: Configurations) -> API
     return routes
 
 
-def token_router(redis: Client) -> APIRouter:
+def token_router(redis: Client, once: Once) -> APIRouter:
     """Return the routes of devices' tokens."""
-    routes = APIRouter(prefix="/devices/{device}/tokens", tags=["devices"])
+    routes = APIRouter(prefix="/devices/{device}/tokens", tags=["devices"], route_class=once.route())
     registry, audit = Registry(redis), Audit(redis)
 
     @routes.post("", status_code=201, response_model=Token)
-    async def create_token(who: MayGiveTokens, device: Name) -> Response:
+    async def create_token(who: MayGiveTokens, device: Name, _: IdempotencyKey = None) -> Response:
         """Give a device a new token, which is never shown again; of its older ones the newest stays valid."""
         await _existing(registry, device)
         token = await registry.new_token(device)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dashboards.api.answers import DEFAULT_LIMIT, Cursor, Limit, Page, page_of, sent
 from dashboards.api.caller import may
+from dashboards.api.once import IdempotencyKey, Once
 from dashboards.api.problems import Conflict, NotFound
 from dashboards.visitor import Visitor
 from isotherm import firmware as kept
@@ -112,9 +113,9 @@ def router(redis: Client) -> APIRouter:
     return routes
 
 
-def key_router(redis: Client) -> APIRouter:
+def key_router(redis: Client, once: Once) -> APIRouter:
     """Return the routes of the keys that are trusted."""
-    routes = APIRouter(prefix="/firmware-keys", tags=["firmware"])
+    routes = APIRouter(prefix="/firmware-keys", tags=["firmware"], route_class=once.route())
     firmware, audit = kept.Firmware(redis), Audit(redis)
 
     @routes.get("", response_model=Page[Key])
@@ -125,7 +126,7 @@ def key_router(redis: Client) -> APIRouter:
         return sent(request, Page[Key](items=list(some), next=following))
 
     @routes.post("", response_model=Key, status_code=HTTPStatus.CREATED)
-    async def trust_key(request: Request, who: MayTrust, form: KeyForm) -> Response:
+    async def trust_key(request: Request, who: MayTrust, form: KeyForm, _: IdempotencyKey = None) -> Response:
         """Take images from now on that are signed with this key; it may be sent again."""
         try:
             id = await firmware.trust(form.public)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -14,11 +16,16 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from dashboards.visitor import NotAllowed
-from isotherm.errors import BadField, SettingsError, Throttled, Unauthorized, Unavailable
+from isotherm.errors import BadField, Changed, SettingsError, Throttled, Unauthorized, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
+BODY = "isotherm.body"
+"""Where a request's scope has the pieces of its body, of which a refusal names what is wrong."""
+
+NO_JSON = "JSON in UTF-8, with at most some hundred levels and numbers of at most some thousand digits"
 RETRY_SECONDS = 5
 _MAX_VALUE_CHARS = 200
+_MAX_FIELD_CHARS = 200
 
 
 class Fault(BaseModel):
@@ -75,10 +82,24 @@ def answer(status: int, detail: str, errors: Sequence[Fault] = (), headers: Mapp
     return Response(body(status, detail, errors), status, headers, MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Let an app say every refusal so."""
+def install(app: FastAPI, noted: Callable[[Request, NotAllowed], Awaitable[None]]) -> None:
+    """Let an app say every refusal so.
 
-    async def refused(_: Request, error: Exception) -> Response:
+    Args:
+        app: The app.
+        noted: Keeps that somebody was refused what they may not do.
+    """
+
+    async def refused(request: Request, error: Exception) -> Response:
+        if isinstance(error, BadField):
+            return answer(422, str(error), [_fault_of(request, error)])
+        if isinstance(error, HTTPException) and error.status_code == HTTPStatus.BAD_REQUEST and request.scope.get(BODY):
+            return answer(400, "the body is no JSON that can be read", [Fault(field="body", rule=NO_JSON)])
+        return said(error)
+
+    async def forbidden(request: Request, error: Exception) -> Response:
+        assert isinstance(error, NotAllowed)
+        await noted(request, error)
         return said(error)
 
     async def failed(_: Request, error: Exception) -> Response:
@@ -94,10 +115,11 @@ def install(app: FastAPI) -> None:
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         faults = [_fault(one) for one in error.errors()]
-        return answer(422, "; ".join(f"{one.field}: {one.rule}" for one in faults[:3]), faults)
+        return answer(422, "; ".join(map(_in_words, faults[:3])), faults)
 
-    for kind in (SettingsError, Unauthorized, Unavailable, NotAllowed, HTTPException):
+    for kind in (SettingsError, Unauthorized, Unavailable, HTTPException):
         app.add_exception_handler(kind, refused)
+    app.add_exception_handler(NotAllowed, forbidden)
     app.add_exception_handler(Exception, failed)
     app.add_exception_handler(HTTPStatus.METHOD_NOT_ALLOWED, not_allowed)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -108,12 +130,8 @@ def said(error: Exception) -> Response:
     match error:
         case BadField():
             return answer(422, str(error), [Fault(field=error.field, rule=error.expected)])
-        case NotFound():
-            return answer(404, str(error))
-        case Conflict():
-            return answer(error.status, str(error))
         case SettingsError():
-            return answer(422, str(error))
+            return _of_settings(error)
         case NotAllowed():
             return answer(403, str(error))
         case Throttled():
@@ -128,10 +146,53 @@ def said(error: Exception) -> Response:
             raise error
 
 
+def _of_settings(error: SettingsError) -> Response:
+    match error:
+        case NotFound():
+            return answer(404, str(error))
+        case Conflict():
+            return answer(error.status, str(error))
+        case Changed():
+            return answer(412, f"{error}: read it again, and send If-Match with its ETag")
+        case _:
+            return answer(422, str(error))
+
+
 def _fault(error: Mapping[str, Any]) -> Fault:
     """Return what pydantic found; values are shown as far as they are short, and never whole objects."""
-    value = error.get("input")
-    shown = value if isinstance(value, (str, int, bool, type(None))) else None
-    if isinstance(shown, str):
-        shown = shown[:_MAX_VALUE_CHARS].encode("utf-8", "replace").decode()
-    return Fault(field=".".join(map(str, error["loc"][1:])) or str(error["loc"][0]), value=shown, rule=error["msg"])
+    if error["type"] == "json_invalid":
+        return Fault(field="body", rule=f"JSON: {error['ctx']['error']} at character {error['loc'][-1]}")
+    field = ".".join(map(str, error["loc"][1:])) or str(error["loc"][0])
+    return Fault(field=_cut(field, _MAX_FIELD_CHARS), value=_plain(error.get("input")), rule=error["msg"])
+
+
+def _in_words(fault: Fault) -> str:
+    is_said = fault.value is not None and fault.value != ""
+    return f"{fault.field} is {_cut(repr(fault.value), 80)}: {fault.rule}" if is_said else f"{fault.field}: {fault.rule}"
+
+
+def _fault_of(request: Request, error: BadField) -> Fault:
+    """Return which field of a request is wrong, with the value that it has there."""
+    value: Any = request.query_params.get(error.field)
+    if value is None and (sent := request.scope.get(BODY)):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            given = msgspec.json.decode(b"".join(sent))
+            value = given.get(error.field) if isinstance(given, dict) else None
+    return Fault(field=error.field, value=_plain(value), rule=error.expected)
+
+
+def _plain(value: object) -> str | int | float | None:
+    """Return a value as a refusal shows it: as far as it is short, and never whole objects."""
+    match value:
+        case str():
+            return _cut(value, _MAX_VALUE_CHARS).encode("utf-8", "replace").decode()
+        case bool() | int():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case _:
+            return None
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -101,7 +101,7 @@ def router(settings: Settings, redis: Client, once: Once) -> APIRouter:
     ) -> Response:
         """List rejects, newest first. A page may have fewer than `limit` although there is a `next`."""
         chosen = Filter(reason or None, device or None, protocol or None, _since(since))
-        found, before = await log.newest(chosen, limit, _places(cursor))
+        found, before = await log.newest(chosen, limit, _places(cursor, settings.partitions))
         return sent(request, Page[Reject](items=[_shown(one) for one in found], next=_cursor(before) or None))
 
     @routes.get("/{partition}/{offset}", response_model=WholeReject)
@@ -169,13 +169,13 @@ def _since(text: str) -> int:
         raise BadField("since", f"since is {text[:80]!r}", "a time such as 2026-11-23T08:00:00Z") from error
 
 
-def _places(cursor: str) -> dict[int, int] | None:
+def _places(cursor: str, partitions: int) -> dict[int, int] | None:
     """Return what a cursor stands for: partition → offset before which to go on."""
     if not cursor:
         return None
-    if not _CURSOR.fullmatch(cursor):
+    pairs = [part.split(":") for part in cursor.split(",")] if _CURSOR.fullmatch(cursor) else []
+    if not pairs or any(int(partition) >= partitions for partition, _ in pairs):
         raise BadField("cursor", "the cursor is none of ours", "`next` of a page, as it was")
-    pairs = (part.split(":") for part in cursor.split(","))
     return {int(partition): min(int(offset), MAX_OFFSET) for partition, offset in pairs}
 
 

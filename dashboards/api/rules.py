@@ -80,15 +80,16 @@ def router(redis: Client, desk: Desk) -> APIRouter:
         """Keep a rule: a new one, or in the place of the one with its id, whose alarms are cleared when it changes."""
         rule = _rule(id, await request.body())
         before = await rules.find(id)
-        check_conditions(request, None if before is None else _shown(before))
-        await desk.keep(who, rule, is_new=before is None)
+        is_conditional = check_conditions(request, None if before is None else _shown(before))
+        await desk.keep(who, rule, is_new=before is None, seen=before if is_conditional else None)
         return sent(request, _shown(rule), HTTPStatus.CREATED if before is None else HTTPStatus.OK)
 
     @routes.delete("/{id}", status_code=204)
     async def delete_rule(request: Request, who: MayWrite, id: Id) -> Response:
         """Forget a rule; its alarms are cleared."""
-        check_conditions(request, _shown(await existing(id)))
-        await desk.remove(who, id)
+        before = await existing(id)
+        is_conditional = check_conditions(request, _shown(before))
+        await desk.remove(who, id, seen=before if is_conditional else None)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     return routes

@@ -27,12 +27,13 @@ from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 
 from dashboards.api import problems
-from dashboards.api.caller import check, may
+from dashboards.api.caller import check, may, note
 from dashboards.api.series import Names
 from dashboards.downloads import checked_series
 from dashboards.feed import Feed
-from dashboards.visitor import Visitor
+from dashboards.visitor import NotAllowed, Visitor
 from dashboards.window import Change
+from isotherm.accounts.audit import Audit
 from isotherm.clock import now_us
 from isotherm.errors import BadField, IsothermError, Unavailable
 from isotherm.process import end
@@ -60,7 +61,7 @@ _open: WeakSet[Follower] = WeakSet()
 MayRead = Annotated[Visitor, may("series:read")]
 
 
-def router(feed: Feed, reader: Reader) -> APIRouter:
+def router(feed: Feed, reader: Reader, audit: Audit) -> APIRouter:
     """Return the route."""
     routes = APIRouter(tags=["series"])
 
@@ -88,6 +89,8 @@ def router(feed: Feed, reader: Reader) -> APIRouter:
             check(socket, "series:read")
             follower = await begun(asked.getlist("series"), asked.get("after", ""))
         except IsothermError as error:
+            if isinstance(error, NotAllowed):
+                await note(audit, socket, error)
             await socket.send_denial_response(problems.said(error))
             return
         await socket.accept()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from dashboards.api.answers import sent
+from dashboards.api.answers import DEFAULT_LIMIT, Cursor, Limit, Page, page_of, sent
 from dashboards.api.caller import may
 from dashboards.pipeline import PipelineSource
 from dashboards.visitor import Visitor
 from isotherm import ledger
-from isotherm.analytics import Analytics
+from isotherm.analytics import Analytics, Status
 from isotherm.clock import iso
+from isotherm.errors import BadField
 from isotherm.store.client import Client
-from isotherm.store.events import EventLog
+from isotherm.store.events import EventLog, Places
+
+_CURSOR = re.compile(r"\d{1,10}:\d{1,19}-\d{1,19}(,\d{1,10}:\d{1,19}-\d{1,19})*", re.ASCII)
 
 MayRead = Annotated[Visitor, may("system:read")]
 
@@ -58,19 +62,14 @@ class Analytic(BaseModel):
     problem: str
 
 
-class AnalyticList(BaseModel):
-    """The analytics that run, or should."""
-
-    items: list[Analytic]
-
-
 class EventList(BaseModel):
     """Events, newest first, as the topic `events` has them. Times in µs since the epoch."""
 
     items: list[dict[str, Any]]
+    next: str | None = None
 
 
-def router(redis: Client, figures: PipelineSource, events: EventLog) -> APIRouter:
+def router(redis: Client, figures: PipelineSource, events: EventLog, partitions: int) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["system"])
     analytics = Analytics(redis)
@@ -82,9 +81,11 @@ def router(redis: Client, figures: PipelineSource, events: EventLog) -> APIRoute
         lines = {name: _line(one) for name, one in found.ledger.connectors.items()}
         return sent(request, Ledger(connectors=lines, total=_line(found.total)))
 
-    @routes.get("/analytics", response_model=AnalyticList)
-    async def list_analytics(request: Request, _: MayRead) -> Response:
-        """List the processes of analytics, by name."""
+    @routes.get("/analytics", response_model=Page[Analytic])
+    async def list_analytics(request: Request, _: MayRead, cursor: Cursor = "", limit: Limit = DEFAULT_LIMIT) -> Response:
+        """List the processes of analytics, ascending by name and instance."""
+        running = sorted(await analytics.running(), key=_key)
+        some, following = page_of(running, _key, cursor, limit)
         found = [
             Analytic(
                 name=one.name,
@@ -99,22 +100,39 @@ def router(redis: Client, figures: PipelineSource, events: EventLog) -> APIRoute
                 errors=one.errors,
                 problem=one.problem,
             )
-            for one in await analytics.running()
+            for one in some
         ]
-        return sent(request, AnalyticList(items=found))
+        return sent(request, Page[Analytic](items=found, next=following))
 
     @routes.get("/events", response_model=EventList)
     async def list_events(
         request: Request,
         _: MayRead,
         device: Annotated[str, Query(max_length=128, description="Of this device only.")] = "",
-        limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+        cursor: Cursor = "",
+        limit: Limit = DEFAULT_LIMIT,
     ) -> Response:
-        """List the newest events: alarms, devices online and offline, what people did."""
-        found = await events.newest(limit, device=device)
-        return sent(request, EventList(items=[{**msgspec.to_builtins(one), "at": iso(one.time)} for one in found]))
+        """List events, newest first: alarms, devices online and offline, what people did."""
+        found, left = await events.page(limit, device=device, before=_places(cursor, partitions))
+        following = ",".join(f"{partition}:{id}" for partition, id in left.items()) or None
+        items = [{**msgspec.to_builtins(one), "at": iso(one.time)} for one in found]
+        return sent(request, EventList(items=items, next=following))
 
     return routes
+
+
+def _key(one: Status) -> str:
+    return f"{one.name}/{one.instance}"
+
+
+def _places(cursor: str, partitions: int) -> Places | None:
+    """Return what a cursor of events stands for; None to begin."""
+    if not cursor:
+        return None
+    pairs = [part.split(":") for part in cursor.split(",")] if _CURSOR.fullmatch(cursor) else []
+    if not pairs or any(int(partition) >= partitions for partition, _ in pairs):
+        raise BadField("cursor", "the cursor is none of ours", "`next` of a page, as it was")
+    return {int(partition): id for partition, id in pairs}
 
 
 def _line(line: ledger.Line) -> Line:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dashboards.access import identity
 from dashboards.api.answers import DEFAULT_LIMIT, Cursor, Limit, Page, page_of, sent
 from dashboards.api.caller import may
+from dashboards.api.once import IdempotencyKey, Once
 from dashboards.api.problems import Conflict, NotFound
 from dashboards.visitor import NotAllowed, Visitor
 from isotherm.accounts import api_tokens as kept
@@ -50,9 +51,9 @@ class NewToken(Token):
     token: str
 
 
-def router(accounts: Accounts) -> APIRouter:
+def router(accounts: Accounts, once: Once) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(prefix="/tokens", tags=["tokens"])
+    routes = APIRouter(prefix="/tokens", tags=["tokens"], route_class=once.route())
 
     @routes.get("", response_model=Page[Token])
     async def list_tokens(request: Request, who: MayRead, cursor: Cursor = "", limit: Limit = DEFAULT_LIMIT) -> Response:
@@ -62,7 +63,7 @@ def router(accounts: Accounts) -> APIRouter:
         return sent(request, Page[Token](items=[_shown(one) for one in some], next=following))
 
     @routes.post("", status_code=201, response_model=NewToken)
-    async def create_token(request: Request, who: MayWrite, form: TokenForm) -> Response:
+    async def create_token(request: Request, who: MayWrite, form: TokenForm, _: IdempotencyKey = None) -> Response:
         """Make a token of who asks. One that is asked for with a token has no more scopes than that, and ends no later."""
         if who.is_local:
             raise Conflict("nobody logs in here: programs need no token")
@@ -98,10 +99,10 @@ async def _check_bounds(accounts: Accounts, request: Request, who: Visitor, form
     if scopes is None:
         return
     if more := kept.expanded(form.scopes) - scopes:
-        raise NotAllowed(f"the token that asks has not the scopes {' '.join(sorted(more))}, and cannot give them")
+        raise NotAllowed(f"the token that asks has not the scopes {' '.join(sorted(more))}, and cannot give them", "scope")
     own = await accounts.tokens.by_hash(who.session)
     if own is not None and now_us() + form.days * DAY > own.expires:
-        raise NotAllowed(f"the token that asks ends at {iso(own.expires)}, and what it makes cannot end later")
+        raise NotAllowed(f"the token that asks ends at {iso(own.expires)}, and what it makes cannot end later", "scope")
 
 
 def _actor(who: Visitor) -> Actor:

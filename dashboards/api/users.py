@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dashboards.api.answers import DEFAULT_LIMIT, Cursor, Limit, Page, check_conditions, page_of, sent
 from dashboards.api.caller import may
+from dashboards.api.once import IdempotencyKey, Once
 from dashboards.api.problems import Conflict, NotFound
 from dashboards.visitor import Visitor
 from isotherm.accounts import names
@@ -19,7 +20,7 @@ from isotherm.accounts import users as kept
 from isotherm.accounts.accounts import Accounts, Actor
 from isotherm.accounts.role import Role
 from isotherm.clock import iso
-from isotherm.errors import BadField, SettingsError
+from isotherm.errors import BadField, Changed, SettingsError
 from isotherm.settings import Settings
 
 MayRead = Annotated[Visitor, may("users:read")]
@@ -79,9 +80,9 @@ class Link(BaseModel):
     url: str
 
 
-def router(accounts: Accounts, settings: Settings) -> APIRouter:
+def router(accounts: Accounts, settings: Settings, once: Once) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["users"])
+    routes = APIRouter(tags=["users"], route_class=once.route())
     _add_users(routes, accounts)
     _add_links(routes, accounts, settings)
     return routes
@@ -95,7 +96,7 @@ def _add_users(routes: APIRouter, accounts: Accounts) -> None:
         return sent(request, Page[User](items=[_shown(one) for one in some], next=following))
 
     @routes.post("/users", status_code=201, response_model=NewUser)
-    async def create_user(who: MayWrite, form: UserForm) -> Response:
+    async def create_user(who: MayWrite, form: UserForm, _: IdempotencyKey = None) -> Response:
         """Create a user, with a password to hand over."""
         name = names.user_name(form.name)
         if await accounts.users.get(name) is not None:
@@ -110,26 +111,26 @@ def _add_users(routes: APIRouter, accounts: Accounts) -> None:
         return sent(request, _shown(await _existing(accounts, name)))
 
     @routes.patch("/users/{name}", response_model=User)
-    async def change_user(request: Request, who: MayWrite, name: Name, form: Change) -> Response:
+    async def change_user(request: Request, who: MayWrite, name: Name, form: Change, _: IdempotencyKey = None) -> Response:
         """Give a user another role, keep them out, or let them in again: it holds from their next request on."""
         user = await _existing(accounts, name)
-        check_conditions(request, _shown(user))
+        seen = user if check_conditions(request, _shown(user)) else None
         if form.role is not None and user.subject:
             raise Conflict(f"the identity provider says what {user.name} may do")
-        with _as_conflict():
-            if form.role is not None and form.role != user.role.word:
-                await accounts.set_role(user.name, Role.of(form.role), _actor(who))
-            if form.is_disabled is not None and form.is_disabled is not user.is_disabled:
-                await accounts.set_disabled(user.name, form.is_disabled, _actor(who))
+        role = Role.of(form.role) if form.role is not None and form.role != user.role.word else None
+        is_disabled = form.is_disabled if form.is_disabled is not user.is_disabled else None
+        if role is not None or is_disabled is not None:
+            with _as_conflict():
+                await accounts.change(user.name, role, is_disabled, _actor(who), seen=seen)
         return sent(request, _shown(await _existing(accounts, user.name)))
 
     @routes.delete("/users/{name}", status_code=204)
     async def delete_user(request: Request, who: MayWrite, name: Name) -> Response:
         """Forget a user with their sessions and tokens; what they did stays in the audit log."""
         user = await _existing(accounts, name)
-        check_conditions(request, _shown(user))
+        seen = user if check_conditions(request, _shown(user)) else None
         with _as_conflict():
-            await accounts.remove(user.name, _actor(who))
+            await accounts.remove(user.name, _actor(who), seen=seen)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
@@ -139,14 +140,14 @@ def _add_links(routes: APIRouter, accounts: Accounts, settings: Settings) -> Non
         return _secret(Link(url=origin + path))
 
     @routes.post("/users/{name}/reset", status_code=201, response_model=Link)
-    async def reset(request: Request, who: MayWrite, name: Name) -> Response:
+    async def reset(request: Request, who: MayWrite, name: Name, _: IdempotencyKey = None) -> Response:
         """Make a link by which a user may choose a password, within a day."""
         user = await _existing(accounts, name)
         with _as_conflict():
             return link(request, await accounts.link("reset", user.name, _actor(who)))
 
     @routes.post("/invitations", status_code=201, response_model=Link, tags=["users"])
-    async def invite(request: Request, who: MayWrite, form: InvitationForm) -> Response:
+    async def invite(request: Request, who: MayWrite, form: InvitationForm, _: IdempotencyKey = None) -> Response:
         """Make a link by which somebody may register, within seven days."""
         return link(request, await accounts.link("invite", form.role, _actor(who)))
 
@@ -166,6 +167,8 @@ def _as_conflict() -> Iterator[None]:
     """Let what cannot be done to a user as they are be a conflict: the last admin stays one."""
     try:
         yield
+    except Changed:
+        raise
     except SettingsError as error:
         raise Conflict(str(error)) from error
 

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from dashboards.api.bodies import BodyLimit
-from dashboards.api.caller import may
+from dashboards.api.caller import may, note
 from dashboards.api.problems import RETRY_SECONDS
 from dashboards.prometheus import answers, parameters, problems
 from dashboards.prometheus.catalogue import Catalogue, Known
@@ -27,6 +27,7 @@ from dashboards.prometheus.parameters import Parameters
 from dashboards.prometheus.problems import BadQuery, TooMuch, TooSlow
 from dashboards.visitor import NotAllowed, Visitor
 from isotherm import __version__
+from isotherm.accounts.audit import Audit
 from isotherm.errors import Unauthorized, Unavailable
 from isotherm.limits import SECOND
 from isotherm.store.client import Client
@@ -51,7 +52,7 @@ def build(redis: Client, reader: Reader) -> FastAPI:
     catalogue = Catalogue(redis, reader)
     app.include_router(_queries(Engine(catalogue, reader)), prefix="/api/v1")
     app.include_router(_metadata(catalogue), prefix="/api/v1")
-    _install_refusals(app)
+    _install_refusals(app, Audit(redis))
     return app
 
 
@@ -165,15 +166,21 @@ def _json(body: bytes) -> Response:
     return Response(body, headers=_HEADERS, media_type=problems.MEDIA_TYPE)
 
 
-def _install_refusals(app: FastAPI) -> None:
+def _install_refusals(app: FastAPI, audit: Audit) -> None:
     async def refused(_: Request, error: Exception) -> Response:
+        return _refusal(error)
+
+    async def forbidden(request: Request, error: Exception) -> Response:
+        assert isinstance(error, NotAllowed)
+        await note(audit, request, error)
         return _refusal(error)
 
     async def failed(_: Request, error: Exception) -> Response:
         return _said(500, "this is an error of ours, and its details are in the log of the web process")
 
-    for kind in (BadQuery, TooMuch, TooSlow, Unauthorized, Unavailable, NotAllowed, HTTPException):
+    for kind in (BadQuery, TooMuch, TooSlow, Unauthorized, Unavailable, HTTPException):
         app.add_exception_handler(kind, refused)
+    app.add_exception_handler(NotAllowed, forbidden)
     app.add_exception_handler(Exception, failed)
 
 

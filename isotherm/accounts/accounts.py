@@ -248,13 +248,29 @@ class Accounts:
         if is_disabled:
             await self.sessions.end_all(name)
 
-    async def remove(self, name: str, actor: Actor) -> None:
-        """Forget a user and end their sessions.
+    async def change(
+        self, name: str, role: Role | None, is_disabled: bool | None, actor: Actor, *, seen: User | None = None
+    ) -> None:
+        """Change what is not None of a user, all of it or nothing; if one is given, only if they are as they were seen.
 
         Raises:
             SettingsError: there is no such user, or no admin would be left.
+            Changed: they are not as they were seen.
         """
-        await self._act(self.users.remove(name), "remove user", name, actor)
+        able = "" if is_disabled is None else "disable user" if is_disabled else "enable user"
+        work = self.users.change(name, role=role, is_disabled=is_disabled, seen=seen)
+        what, detail = (able, "") if role is None else ("change role", f"{role.word}, {able}".removesuffix(", "))
+        await self._act(work, what, name, actor, detail)
+        await (self.sessions.end_all(name) if is_disabled else self.sessions.kick(name))
+
+    async def remove(self, name: str, actor: Actor, *, seen: User | None = None) -> None:
+        """Forget a user and end their sessions; if one is given, only if they are as they were seen.
+
+        Raises:
+            SettingsError: there is no such user, or no admin would be left.
+            Changed: they are not as they were seen.
+        """
+        await self._act(self.users.remove(name, seen=seen), "remove user", name, actor)
         await self.sessions.end_all(name)
 
     async def enter(self, user: User, actor: Actor) -> str:

@@ -78,9 +78,20 @@ class Audit:
         """Enter what was done."""
         await self._add(_ACTS, KEPT_ACTS, (who, what, target, address, outcome, detail))
 
-    async def refuse(self, who: str, what: str, target: str = "", *, address: str = "", detail: str = "") -> None:
-        """Enter what was refused: of the same kind from the same address once a minute; the rest is counted."""
-        held = self._throttle(f"{what}\0{address}")
+    async def refuse(
+        self, who: str, what: str, target: str = "", *, address: str = "", detail: str = "", is_shown: bool = False
+    ) -> None:
+        """Enter what was refused: of the same kind from the same address once a minute; the rest is counted.
+
+        Args:
+            who: Whose name it bears, or empty.
+            what: Of what kind it is.
+            target: What it was about.
+            address: Where it came from.
+            detail: Why.
+            is_shown: They have shown who they are: what others at the address do does not leave theirs out.
+        """
+        held = self._throttle(f"{what}\0{address}\0{who if is_shown else ''}")
         if held is None:
             return
         if held:

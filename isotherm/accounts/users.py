@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from isotherm.accounts.role import Role
 from isotherm.clock import now_us
-from isotherm.errors import BadField, SettingsError
+from isotherm.errors import BadField, Changed, SettingsError
 from isotherm.store.client import Client
 from isotherm.store.reader import answering
 from isotherm.store.script import Script
@@ -114,12 +114,26 @@ class Users:
         return answer == "done"
 
     async def change(
-        self, name: str, *, role: Role | None = None, is_disabled: bool | None = None, subject: str | None = None
+        self,
+        name: str,
+        *,
+        role: Role | None = None,
+        is_disabled: bool | None = None,
+        subject: str | None = None,
+        seen: User | None = None,
     ) -> None:
         """Change what is not None.
 
+        Args:
+            name: Whose.
+            role: What they may do.
+            is_disabled: Whether they are kept out.
+            subject: Who they are for the identity provider.
+            seen: As the user has to be for that; None whatever they are.
+
         Raises:
             SettingsError: there is no such user, or no admin would be left.
+            Changed: they are not as they were seen.
         """
         fields: dict[str, str | int] = {}
         if role is not None:
@@ -128,7 +142,7 @@ class Users:
             fields["disabled"] = int(is_disabled)
         if subject is not None:
             fields["subject"] = subject
-        await self._run("change", name, fields)
+        await self._run("change", name, fields, seen)
 
     async def set_password(self, name: str, hashed: str, *, must_change: bool = False) -> None:
         """Give a user another password.
@@ -142,23 +156,42 @@ class Users:
         """Keep that a user has logged in now."""
         await self._run("change", name, {"logged_in": now_us()})
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str, *, seen: User | None = None) -> None:
         """Forget a user.
+
+        Args:
+            name: Who.
+            seen: As they have to be for that; None whatever they are.
 
         Raises:
             SettingsError: there is no such user, or no admin would be left.
+            Changed: they are not as they were seen.
         """
-        await self._run("remove", name, {})
+        await self._run("remove", name, {}, seen)
 
-    async def _run(self, what: str, name: str, fields: dict[str, str | int]) -> str:
-        pairs = [part for pair in fields.items() for part in pair]
+    async def _run(self, what: str, name: str, fields: dict[str, str | int], seen: User | None = None) -> str:
+        expected = {} if seen is None else _expected(seen)
+        pairs = [part for pair in (*expected.items(), *fields.items()) for part in pair]
+        arguments = [what, name, now_us(), len(expected), *pairs]
         with answering():
-            answer = (await self._script([_USERS, USER + name, _ADMINS], [what, name, now_us(), *pairs])).decode()
+            answer = (await self._script([_USERS, USER + name, _ADMINS], arguments)).decode()
+        if answer == "changed":
+            raise Changed(f"user {name} was changed meanwhile")
         if answer == "absent":
             raise _absent(name)
         if answer == "last":
             raise SettingsError(f"{name} is the last admin; make somebody else admin first")
         return str(answer)
+
+
+def _expected(user: User) -> dict[str, str | int]:
+    """Return what is kept of a user that people see and change."""
+    return {
+        "role": user.role.word,
+        "disabled": int(user.is_disabled),
+        "must_change": int(user.must_change),
+        "subject": user.subject,
+    }
 
 
 def _absent(name: str) -> SettingsError:

@@ -112,6 +112,8 @@ def new(
     timeout: int = DEFAULT_TIMEOUT,
     idempotent: bool = False,
     by: str = "",
+    id: str = "",
+    created: int = 0,
 ) -> Command:
     """Return a command that nobody knows of yet.
 
@@ -122,6 +124,8 @@ def new(
         timeout: How long until the deadline, µs.
         idempotent: It does no harm to do it twice.
         by: Who asks for it.
+        id: Of it; a new one by default.
+        created: When it was asked for first, µs since the epoch UTC; now by default.
 
     Raises:
         BadField: one of them is wrong.
@@ -138,9 +142,9 @@ def new(
     if not SECOND <= timeout <= MAX_TIMEOUT:
         raise BadField("timeout", f"{timeout / SECOND:g} s", f"1 to {MAX_TIMEOUT // SECOND:,} s")
     encoded = as_json(parameters or {}, "parameters", MAX_PARAMETERS_BYTES)
-    created = now_us()
+    created = created or now_us()
     return Command(
-        id=new_id(created),
+        id=id or id_of(created),
         device=device,
         name=name,
         parameters=msgspec.Raw(encoded),
@@ -204,15 +208,15 @@ def _is_finite(value: object) -> bool:
     return True
 
 
-def new_id(created: int) -> str:
-    """Return an id that no other command has; ids ascend with the time, µs."""
-    return f"{created:014x}{secrets.token_hex(5)}"
+def id_of(created: int, seed: str = "") -> str:
+    """Return an id that nothing else has, or with a seed the same each time; ids ascend with the time, µs."""
+    return f"{created:014x}{seed[:10] or secrets.token_hex(5)}"
 
 
 def is_id(text: str) -> bool:
     """Tell whether a text may be a command's id.
 
-    >>> is_id(new_id(0)), is_id("../x")
+    >>> is_id(id_of(0)), is_id("../x")
     (True, False)
     """
     return _ID.fullmatch(text) is not None

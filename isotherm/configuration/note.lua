@@ -61,6 +61,7 @@ if what == 'confirmed' or what == 'reported' then
 elseif version == current and current > 0 then
   if what == 'returned' and is_open then
     call('ZADD', DUE, 'XX', now, device)
+    if tonumber(get(device, 'attempt')) > 0 then call('HINCRBY', device_key(device), 'attempt', -1) end
     announce(device) -- another connector may have a way to it
   elseif what == 'sent' then
     call('HSET', device_key(device), 'given', now)

@@ -140,8 +140,8 @@ def waves_of(count: int, shares: Sequence[float]) -> list[int]:
 
     >>> waves_of(100, [0.01, 0.1])
     [1, 9, 90]
-    >>> waves_of(3, [])
-    [3]
+    >>> waves_of(3, []), waves_of(3, [1e-9])
+    ([3], [1, 2])
     """
     ends = [*shares, 1.0]
     if len(ends) > MAX_WAVES or not all(0 < one <= 1 for one in shares) or sorted(set(shares)) != list(shares):
@@ -149,7 +149,7 @@ def waves_of(count: int, shares: Sequence[float]) -> list[int]:
         raise BadField("waves", f"waves is {list(shares)[:30]}", rule)
     sizes: list[int] = []
     for end in ends:
-        size = min(count, math.ceil(round(end * count, 6))) - sum(sizes)
+        size = min(count, max(1, math.ceil(round(end * count, 6)))) - sum(sizes)
         if size > 0:
             sizes.append(size)
     return sizes

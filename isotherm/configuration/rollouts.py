@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from isotherm.clock import now_us
-from isotherm.commands.command import as_json, new_id
+from isotherm.commands.command import as_json, id_of
 from isotherm.configuration.configuration import FIRMWARE, MAX_BYTES, encoded
 from isotherm.configuration.rollout import (
     DEFAULT_FAILURE_RATE,
@@ -75,6 +75,7 @@ class Rollouts:
         max_failure_rate: float = DEFAULT_FAILURE_RATE,
         wave_timeout: int = DEFAULT_WAVE_TIMEOUT,
         image: Image | None = None,
+        id: str = "",
     ) -> Rollout:
         """Begin to change what is desired of devices.
 
@@ -86,15 +87,18 @@ class Rollouts:
             max_failure_rate: A greater share of failures halts it.
             wave_timeout: How long a wave is waited for, µs.
             image: Firmware that they are to have, instead of values.
+            id: Of the rollout; if one was begun under it, that is returned. A new one by default.
 
         Raises:
             BadField: one of them is wrong, or there is no such device.
         """
+        if id and (begun := await self.get(id)) is not None:
+            return begun
         check_limits(max_failure_rate, wave_timeout)
         kept = encoded(values) if image is None else {FIRMWARE: as_json(image.for_device(), FIRMWARE, MAX_BYTES)}
         devices = chosen(targets, await self._registry.all())
         rollout = Rollout(
-            id=new_id(now_us()),
+            id=id or id_of(now_us()),
             targets=targets,
             values={key: msgspec.Raw(value or _REMOVED) for key, value in kept.items()},
             by=by,
@@ -107,12 +111,19 @@ class Rollouts:
         )
         return await self._begin(rollout, devices)
 
-    async def roll_back(self, rollout: Rollout, by: str) -> Rollout:
+    async def roll_back(self, rollout: Rollout, by: str, *, id: str = "") -> Rollout:
         """Begin to make what was desired before a rollout desired again, where nobody has changed it since.
+
+        Args:
+            rollout: The one that is taken back.
+            by: Who does it.
+            id: Of what takes it back; if one was begun under it, that is returned. A new one by default.
 
         Raises:
             SettingsError: it has changed nothing.
         """
+        if id and (begun := await self.get(id)) is not None:
+            return begun
         await self._set(rollout.id, state="halted", why=f"taken back by {by}")
         await self.configurations.hold(rollout.id, "halt")
         given = [one for state in MEMBERS if state != "waiting" for one in await self.members(rollout.id, state)]
@@ -120,7 +131,7 @@ class Rollouts:
             raise SettingsError(f"rollout {rollout.id} has changed nothing; it is halted")
         back = msgspec.structs.replace(
             rollout,
-            id=new_id(now_us()),
+            id=id or id_of(now_us()),
             by=by,
             created=now_us(),
             devices=len(given),

@@ -10,11 +10,13 @@
 ``send`` never waits: a thread connects, sends, and keeps what the platform has not acknowledged, to send it again after a
 lost connection with the same number, by which the platform knows it. It is kept in memory, and ends with the program.
 TLS: ``Device("iot.example", "pump-7", 7312, token="…", tls=ssl.create_default_context())``.
+MQTT: ``Device("broker.example", "pump-7", 1883, token="…", mqtt=True)``; the broker acknowledges there, and the platform has
+it from the broker. The token is the password, and the device's name that of the user and of the client.
 
 As a program it sends what comes on its standard input, a line each: METRIC UNIT VALUE [TIME], the unit "-" for none, the
 time in µs since the epoch, and prints what became of it.
 
-    echo "temperature Cel 21.5" | python3 device.py 127.0.0.1 7301 pump-7 TOKEN
+    echo "temperature Cel 21.5" | python3 device.py 127.0.0.1 7301 pump-7 TOKEN     # HOST may be mqtt://HOST, of a broker
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import threading
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 CAPACITY = 10_000
 """Readings that are kept while they are not acknowledged."""
@@ -43,6 +45,15 @@ ANSWER_SECONDS = 60.0
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 30.0
 BATCH_BYTES = 1 << 16
 MAX_ANSWER_BYTES = 1 << 20
+
+MESSAGE_BYTES = 1 << 15
+"""Of the readings in one message of MQTT, about."""
+
+MAX_MESSAGES = 20
+"""Messages of MQTT that the broker has not acknowledged."""
+
+KEEPALIVE_SECONDS = 60
+"""How long MQTT may be silent; it is asked after half of it whether the broker is there."""
 
 KNOWN_COMMANDS = 64
 """Commands whose replies are remembered: one that comes again is answered, and not carried out again."""
@@ -79,6 +90,7 @@ class Device:
         token: Optional[str] = None,
         capacity: int = CAPACITY,
         tls: Optional[ssl.SSLContext] = None,
+        mqtt: bool = False,
         first: Optional[int] = None,
     ) -> None:
         """Prepare.
@@ -90,15 +102,17 @@ class Device:
             token: Of the device, or of its gateway.
             capacity: Readings that are kept, at least 1; when there are more the oldest is lost, and counted.
             tls: Speak TLS, with what this trusts and shows.
+            mqtt: Speak MQTT 3.1.1 with a broker, at that port.
             first: Number of the first reading, greater than all before; by default µs since the epoch, by the clock.
         """
         if capacity < 1:
             raise ValueError(f"capacity is {capacity}, expected at least 1")
         self.problem: Optional[str] = None
-        self._host, self._port, self._tls = host, port, tls
+        self._host, self._port, self._tls, self._mqtt = host, port, tls, mqtt
         self._hello: Dict[str, Any] = {"device": device, **({"token": token} if token else {}), "ack": True}
         self._kept = _Kept(capacity, time.time_ns() // 1000 if first is None else first)
         self._commands = _Commands()
+        self._way: Union[socket.socket, ssl.SSLSocket, None] = None
         self._settled = threading.Condition()
         self._is_closing = False
         self._acknowledged = self._refused = self._connections = self._failures = 0
@@ -196,8 +210,9 @@ class Device:
             way = self._tls.wrap_socket(plain, server_hostname=self._host) if self._tls else plain
             way.setblocking(False)
             self._connections += 1
+            self._way = way
             with way:
-                _Connection(self, way).work()
+                (_MqttConnection if self._mqtt else _Connection)(self, way).work()
 
     def _sleep(self, readers: Sequence[socket.socket], writers: Sequence[socket.socket], seconds: float) -> bool:
         """Wait until a socket is ready, there is something to send, or it is closed; returns whether one can be read."""
@@ -266,6 +281,7 @@ class _Commands:
 
     def __init__(self) -> None:
         self.handlers: Dict[str, Handler] = {}
+        self.untold: Dict[str, bytes] = {}  # replies that the platform has not said to have
         self._replies: OrderedDict[str, bytes] = OrderedDict()
 
     def known(self, id: str) -> Optional[bytes]:
@@ -282,9 +298,9 @@ class _Commands:
             line = _line("reply", {**reply, "result": handler(command.get("parameters") or {})})
         except Exception as error:  # noqa: BLE001, whatever a handler raises is its answer
             line = _line("reply", {**reply, "error": f"{type(error).__name__}: {error}"[:1000]})
-        self._replies[command["id"]] = line
+        self._replies[command["id"]] = self.untold[command["id"]] = line
         if len(self._replies) > KNOWN_COMMANDS:
-            self._replies.popitem(last=False)
+            self.untold.pop(self._replies.popitem(last=False)[0], None)
         return line
 
 
@@ -295,7 +311,7 @@ class _Connection:
         self._device, self._way = device, way
         self._kept, self._commands = device._kept, device._commands
         hello = {**device._hello, "commands": True} if self._commands.handlers else device._hello
-        self._out = _line("hello", hello)
+        self._out = _line("hello", hello) + b"".join(self._commands.untold.values())
         self._in = b""
         self._has_answered = False  # readings, or asked for something
         self._acknowledged = self._refused = 0
@@ -334,11 +350,16 @@ class _Connection:
         with suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             while True:
                 data = self._way.recv(1 << 16)
-                *lines, self._in = (self._in + data).split(b"\n")
-                for line in lines:
-                    self._take(json.loads(line))
+                self._in += data
+                self._feed()
                 if not data or len(self._in) > MAX_ANSWER_BYTES:
                     raise _Told(self._device.problem or "unreachable: the platform closed the connection")
+
+    def _feed(self) -> None:
+        """Take what has come."""
+        *lines, self._in = self._in.split(b"\n")
+        for line in lines:
+            self._take(json.loads(line))
 
     def _take(self, answer: Dict[str, Any]) -> None:
         self._heard_at = time.monotonic()
@@ -346,15 +367,23 @@ class _Connection:
             self._settle(acknowledged=answer["ack"] - self._acknowledged, refused=0)
         elif "error" in answer:
             self._take_error(answer["error"])
+        elif "replied" in answer:
+            self._commands.untold.pop(answer["replied"], None)
         elif "command" in answer and self._commands.handlers:
-            self._has_answered = True
-            command = answer["command"]
-            reply = self._commands.known(command["id"])
-            if reply is None:
-                self._out += _line("reply", {"id": command["id"], "received": True})
-                self._write()
-                reply = self._commands.carry_out(command)
-            self._out += reply
+            self._command(answer["command"])
+
+    def _command(self, command: Dict[str, Any]) -> None:
+        self._has_answered = True
+        self._device._failures = 0
+        reply = self._commands.known(command["id"])
+        if reply is None:
+            self._reply(command["id"], _line("reply", {"id": command["id"], "received": True}))
+            self._write()
+            reply = self._commands.carry_out(command)
+        self._reply(command["id"], reply)
+
+    def _reply(self, id: str, line: bytes) -> None:
+        self._out += line
 
     def _take_error(self, error: Dict[str, Any]) -> None:
         said = f"{error['reason']}: {error['detail']}"
@@ -362,6 +391,10 @@ class _Connection:
             raise _Told(said)
         if error["reason"] == "unavailable":  # it goes on by itself, or closes the connection
             self._device._note(said)
+            return
+        if not error["count"]:
+            log.warning("a reply was refused: %s", said)
+            self._commands.untold.clear()  # whichever it was
             return
         log.warning("%d readings were refused: %s", error["count"], said)
         self._settle(acknowledged=0, refused=error["count"])
@@ -380,6 +413,127 @@ class _Connection:
             device._settled.notify_all()
 
 
+class _MqttConnection(_Connection):
+    """The same over MQTT 3.1.1 (OASIS, 2014), with QoS 1: the broker acknowledges message by message."""
+
+    def __init__(self, device: Device, way: Union[socket.socket, ssl.SSLSocket]) -> None:
+        super().__init__(device, way)
+        self._name, token = device._hello["device"], device._hello.get("token")
+        flags = 0x82 | 0x40 * (token is not None) if token is not None else 0x02
+        names = [self._name, *([self._name, token] if token is not None else [])]
+        head = _text("MQTT") + bytes((4, flags)) + KEEPALIVE_SECONDS.to_bytes(2, "big")
+        self._out = _packet(0x10, head + b"".join(map(_text, names)))
+        self._is_there = False
+        self._id = 0
+        self._sent: OrderedDict[int, int] = OrderedDict()  # message id -> how many readings, of those not settled
+        self._acked: Dict[int, bool] = {}
+        self._replies: Dict[int, str] = {}  # message id -> the command that it answers
+        self._said_at = time.monotonic()
+
+    def _fill(self) -> None:
+        if not self._is_there:
+            return
+        with self._device._settled:
+            while len(self._sent) < MAX_MESSAGES:
+                before = self._kept.sent
+                lines = self._kept.batch(MESSAGE_BYTES)
+                if not lines:
+                    break
+                self._sent[self._publish("readings", b"[" + lines[:-1].replace(b"\n", b",") + b"]")] = (
+                    self._kept.sent - before
+                )
+        now = time.monotonic()
+        if self._out:
+            self._said_at = now
+        elif now - self._said_at > KEEPALIVE_SECONDS / 2:
+            if self._heard_at < self._said_at - KEEPALIVE_SECONDS:
+                raise OSError("the broker does not answer")
+            self._said_at = now
+            self._out += _packet(0xC0, b"")
+
+    def _publish(self, topic: str, payload: bytes) -> int:
+        self._id = self._id % 0xFFFF + 1
+        where = _text(f"devices/{self._name}/{topic}")
+        self._out += _packet(0x32, where + self._id.to_bytes(2, "big") + payload)
+        return self._id
+
+    def _reply(self, id: str, line: bytes) -> None:
+        message = self._publish("replies", line[len(b'{"reply":') : -2])
+        if line == self._commands.known(id):
+            self._replies[message] = id
+
+    def _feed(self) -> None:
+        while (found := _packet_in(self._in)) is not None:
+            head, body, length = found
+            self._in = self._in[length:]
+            self._heard_at = time.monotonic()
+            self._take_packet(head, body)
+
+    def _take_packet(self, head: int, body: bytes) -> None:
+        kind = head >> 4
+        if kind == 2:
+            self._greeted(body[1])
+        elif kind == 3:
+            self._published(head, body)
+        elif kind == 4:
+            self._acknowledge(int.from_bytes(body[:2], "big"))
+        elif kind == 9 and body[2] > 2:
+            log.warning("%s may not subscribe to its commands", self._name)
+
+    def _greeted(self, code: int) -> None:
+        if code:
+            raise _Told("auth: the broker does not let it in" if code in (4, 5) else f"unavailable: the broker says {code}")
+        self._is_there = self._has_answered = True
+        if self._commands.handlers:
+            self._out += _packet(0x82, b"\0\1" + _text(f"devices/{self._name}/commands/#") + b"\1")
+            self._id = max(self._id, 1)
+        for id, line in list(self._commands.untold.items()):
+            self._reply(id, line)
+
+    def _published(self, head: int, body: bytes) -> None:
+        at = 2 + int.from_bytes(body[:2], "big")
+        if head >> 1 & 3:
+            self._out += _packet(0x40, body[at : at + 2])
+            at += 2
+        self._command(json.loads(body[at:]))
+
+    def _acknowledge(self, id: int) -> None:
+        if (answered := self._replies.pop(id, None)) is not None:
+            self._commands.untold.pop(answered, None)
+        if id in self._sent:
+            self._acked[id] = True
+        while self._sent and next(iter(self._sent)) in self._acked:
+            first, count = self._sent.popitem(last=False)
+            del self._acked[first]
+            self._settle(acknowledged=count, refused=0)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return len(data).to_bytes(2, "big") + data
+
+
+def _packet(head: int, body: bytes) -> bytes:
+    """Return a packet of MQTT (§2.2): its length in groups of seven bits, the lowest first."""
+    length, size = b"", len(body)
+    while True:
+        size, group = size >> 7, size & 0x7F
+        length += bytes((group | 0x80 if size else group,))
+        if not size:
+            return bytes((head,)) + length + body
+
+
+def _packet_in(data: bytes) -> Optional[Tuple[int, bytes, int]]:
+    """Return head, body and length of the packet that data begins with, or None when it has not all come."""
+    size = 0
+    for at in range(1, min(5, len(data))):
+        size |= (data[at] & 0x7F) << 7 * (at - 1)
+        if not data[at] & 0x80:
+            end = at + 1 + size
+            return (data[0], data[at + 1 : end], end) if len(data) >= end else None
+    return None
+
+
 def _line(name: str, content: Dict[str, Any]) -> bytes:
     return json.dumps({name: content}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
@@ -390,7 +544,8 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: device.py HOST PORT DEVICE [TOKEN [CAPACITY [SECONDS]]]", file=sys.stderr)
         return 2
     host, port, name, token, capacity, seconds = [*arguments, *("", str(CAPACITY), "60")[len(arguments) - 3 :]]
-    device = Device(host, name, int(port), token=token or None, capacity=int(capacity))
+    address = host[len("mqtt://") :] if host.startswith("mqtt://") else host
+    device = Device(address, name, int(port), token=token or None, capacity=int(capacity), mqtt=address != host)
     device.start()
     for line in sys.stdin:
         metric, unit, value, *at = line.split()

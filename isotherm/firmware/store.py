@@ -59,7 +59,7 @@ class Firmware:
         signers = [id for id, public in (await self.keys()).items() if is_signed_by(public, image)]
         if not signers:
             rule = "an Ed25519 signature over name, version and SHA-256 by one of the keys that are trusted"
-            raise BadField("signature", "the image is not signed with a key that is trusted", rule)
+            raise BadField("signature", "the image is not signed with a key that is trusted: isotherm firmware trust", rule)
         image = msgspec.structs.replace(image, key=signers[0])
         with answering():
             images = await self._images()

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import msgspec
 
-from isotherm.errors import SettingsError
+from isotherm.errors import Changed, SettingsError
 from isotherm.rules.rule import Rule
 from isotherm.store.client import Client
 from isotherm.store.reader import answering
+from isotherm.store.script import Script
 
 MAX_RULES = 10_000
 
@@ -26,6 +27,7 @@ class Rules:
 
     def __init__(self, redis: Client) -> None:
         self._redis = redis
+        self._script = Script(redis, "replace.lua", package=__package__)
 
     async def version(self) -> int:
         """Return a number that grows with every change of a rule."""
@@ -64,6 +66,11 @@ class Rules:
             kept = await self._redis.hget(_RULES, id)
         return None if kept is None else _read(id.encode(), kept)
 
+    async def is_kept(self, id: str) -> bool:
+        """Tell whether there is a rule, usable or not."""
+        with answering():
+            return await self._redis.hget(_RULES, id) is not None
+
     async def get(self, id: str) -> Rule:
         """Return a rule.
 
@@ -96,20 +103,31 @@ class Rules:
                 change.incr(VERSION)
                 added, _ = await change.execute()
         if not added:
-            raise SettingsError(f"there is a rule {rule.id!r} already; choose another id, or replace it: --replace")
+            raise Changed(f"there is a rule {rule.id!r} already; choose another id, or replace it: --replace")
 
-    async def replace(self, rule: Rule) -> None:
+    async def replace(self, rule: Rule, *, seen: Rule | None = None) -> None:
         """Keep a rule in the place of the one with its id.
+
+        Args:
+            rule: As it is to be.
+            seen: As it has to be for that; None whatever it is.
 
         Raises:
             SettingsError: there is none.
+            Changed: it is not as it was seen, or was changed at this moment.
         """
-        await self.get(rule.id)
+        await self._change(rule.id, seen, rule.to_json())
+
+    async def _change(self, id: str, seen: Rule | None, wanted: bytes) -> None:
         with answering():
-            async with self._redis.pipeline(transaction=True) as change:
-                change.hset(_RULES, rule.id, rule.to_json())
-                change.incr(VERSION)
-                await change.execute()
+            found = await self._redis.hget(_RULES, id)
+        if found is None and seen is None:
+            raise SettingsError(f"there is no rule {id!r}; see: isotherm rules list")
+        if found is None or (seen is not None and _read(id.encode(), found) != seen):
+            raise Changed(f"rule {id} was changed meanwhile")
+        with answering():
+            if not await self._script([_RULES, VERSION], [id, found, wanted]):
+                raise Changed(f"rule {id} was changed meanwhile")
 
     async def enable(self, id: str, enabled: bool = True) -> None:
         """Have a rule evaluated, or not.
@@ -119,21 +137,20 @@ class Rules:
         """
         rule = await self.get(id)
         if rule.enabled != enabled:
-            await self.replace(msgspec.structs.replace(rule, enabled=enabled))
+            await self.replace(msgspec.structs.replace(rule, enabled=enabled), seen=rule)
 
-    async def remove(self, id: str) -> None:
+    async def remove(self, id: str, *, seen: Rule | None = None) -> None:
         """Forget a rule; its alarms are cleared.
+
+        Args:
+            id: Of it.
+            seen: As it has to be for that; None whatever it is, also when it cannot be used.
 
         Raises:
             SettingsError: there is none.
+            Changed: it is not as it was seen, or was changed at this moment.
         """
-        with answering():
-            async with self._redis.pipeline(transaction=True) as change:
-                change.hdel(_RULES, id)
-                change.incr(VERSION)
-                gone, _ = await change.execute()
-        if not gone:
-            raise SettingsError(f"there is no rule {id!r}; see: isotherm rules list")
+        await self._change(id, seen, b"")
 
 
 def _read(id: bytes, kept: bytes) -> Rule:

@@ -34,6 +34,7 @@ class Program:
     """Sends requests with a token, or without."""
 
     def __init__(self, client: aiohttp.ClientSession, url: str, token: str = "") -> None:
+        self.token = token
         self._client = client
         self._url = url + "/api/v1"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 import pytest
 
+from dashboards.api.rate import rate_of
 from isotherm.accounts.accounts import Actor
+from isotherm.accounts.audit import REFUSED
 from isotherm.accounts.role import Role
 from isotherm.errors import BadField
 from isotherm.settings import Settings
+from isotherm.store import client as stores
 from tests.api.conftest import Login
 from tests.api.program import Program
 from tests.dashboards.client import Client
@@ -82,7 +87,7 @@ async def test_a_token_of_a_user_who_is_gone_is_not_the_next_ones(settings: Sett
     [("", ["read"], 1, "name"), ("a", [], 1, "scopes"), ("a", ["rules:eat"], 1, "scopes"), ("a", ["read"], 367, "days")],
 )
 async def test_an_impossible_token_is_refused(
-    settings: Settings, name: str, scopes: list[str], days: int, field: str
+    settings: Settings, filler: object, name: str, scopes: list[str], days: int, field: str
 ) -> None:
     async with kernel(settings) as accounts:
         with pytest.raises(BadField) as refused:
@@ -117,3 +122,47 @@ async def test_a_token_may_make_so_many_requests_and_is_told_when_again(settings
             assert 0 < int(answers[-1].headers["retry-after"]) <= 100
             assert "too many requests" in answers[-1].detail
             assert (await Program(client, web.url, other).get("/alarms")).status == 200
+
+
+async def test_processes_that_share_a_port_share_the_rate(settings: Settings) -> None:
+    async with stores.connected(settings) as redis, stores.connected(settings) as other:
+        first, second = (rate_of(one, 0.5, 6, is_shared=True) for one in (redis, other))
+        waits = await asyncio.gather(*((first, second)[number % 2].wait("somebody") for number in range(10)))
+        assert sorted(waits) == [0] * 6 + [2] * 4
+        assert await second.wait("somebody else") == 0
+        quick = [rate_of(one, 50.0, 1, is_shared=True) for one in (redis, other)]
+        assert [await one.wait("quick") for one in quick] == [0, 1]
+        async with asyncio.timeout(10):
+            while await quick[1].wait("quick"):
+                pass
+
+
+async def test_who_was_refused_what_they_may_not_do_is_in_the_audit_log(login: Login, settings: Settings) -> None:
+    async with kernel(settings) as accounts:
+        await accounts.create("rita", Role.VIEWER, CLI)
+    writer, reader = await login("rita", "write"), await login("rita", "system:read")
+    assert (await writer.put("/devices/attic", {})).status == 403
+    assert (await writer.put("/devices/cellar", {})).status == 403
+    assert (await reader.get("/alarms")).status == 403
+    assert (await reader.get("/../prometheus/api/v1/labels")).status == 403
+    async with kernel(settings) as accounts:
+        noted = {(one.what, one.target): one for one in await accounts.audit.read() if one.who == "rita"}
+    assert set(noted) == {
+        ("role", "/api/v1/devices/attic"),  # that of the cellar came within a minute: it is counted
+        ("scope", "/api/v1/alarms"),
+        ("scope", "/api/prometheus/api/v1/labels"),
+    }
+    assert {one.outcome for one in noted.values()} == {REFUSED}
+    assert "has the scopes system:read, not alarms:read" in noted["scope", "/api/v1/alarms"].detail
+
+
+async def test_what_is_no_json_is_refused_as_such(login: Login) -> None:
+    anna = await login("anna", "write", "read")
+    for kind in ("application/x-www-form-urlencoded", "text/plain", "application/xml; charset=utf-8", ""):
+        for method, path in (("PUT", "/devices/form"), ("PUT", "/rules/form"), ("POST", "/devices/room-1/commands")):
+            refused = await anna.send(method, path, b'{"kind": "silence"}', **{"Content-Type": kind})
+            assert refused.status == 415, (kind, path)
+            assert "Content-Type: application/json" in refused.detail
+    assert (await anna.get("/devices/form")).status == 404
+    merge = {"Content-Type": "application/merge-patch+json; charset=utf-8"}
+    assert (await anna.send("PUT", "/devices/patched", b"{}", **merge)).status == 201

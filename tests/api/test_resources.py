@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 import pytest
 
 from isotherm.clock import iso, now_us
+from isotherm.events import Event
 from isotherm.limits import HOUR, MINUTE
 from isotherm.registry import Registry
 from isotherm.settings import Settings
 from isotherm.store import client as stores
+from isotherm.store.events import EventLog
 from tests.api.conftest import HOT, Login
 from tests.dashboards.stack import Web
 from tests.dashboards.test_access import kernel
@@ -181,7 +183,7 @@ async def test_the_ledger_and_the_analytics(login: Login) -> None:
     vera = await login("vera", "system:read")
     total = (await vera.get("/ledger")).json["total"]
     assert total["stored"] == total["accepted"] == 300
-    assert (await vera.get("/analytics")).json == {"items": []}
+    assert (await vera.get("/analytics")).json == {"items": [], "next": None}
 
 
 async def test_what_is_too_large_or_too_deep_is_refused_and_the_process_goes_on(login: Login, web: Web) -> None:
@@ -215,3 +217,113 @@ async def test_what_is_not_there_is_a_problem_too(login: Login) -> None:
     assert (await vera.get("/nowhere")).detail == "Not Found"
     wrong = await vera.post("/devices/room-1", {})
     assert (wrong.status, wrong.headers["allow"]) == (405, "DELETE, GET, PUT")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "forms", "another"),
+    [
+        ("PUT", "/devices/race", [{"labels": [f"label-{number}"]} for number in range(8)], {"labels": []}),
+        ("PUT", "/rules/race", [{"kind": "threshold", "metric": "t", "above": number} for number in range(8)], {"above": 9}),
+        ("PATCH", "/users/racer", [{"role": "operator", "is_disabled": bool(number % 2)} for number in range(8)], {}),
+        ("DELETE", "/devices/race", [None] * 8, {}),
+    ],
+)
+async def test_of_changes_of_what_was_seen_at_the_same_time_one_is_made(
+    login: Login, method: str, path: str, forms: list[dict[str, object] | None], another: dict[str, object]
+) -> None:
+    anna = await login("anna", "read", "write")
+    if path == "/users/racer":
+        assert (await anna.post("/users", {"name": "racer"})).status == 201
+    elif method == "DELETE":
+        await anna.put(path, {})
+    else:
+        new = await asyncio.gather(*(anna.put(path, form, if_none_match="*") for form in forms))
+        assert sorted(one.status for one in new) == [201] + [412] * 7
+        assert (await anna.put(path, {**(forms[0] or {}), **another})).status == 200
+    seen = (await anna.get(path)).headers["etag"]
+    answers = await asyncio.gather(*(anna.ask(method, path, form, if_match=seen) for form in forms))
+    done = [one for one in answers if one.status < 300]
+    assert len(done) == 1, [one.status for one in answers]
+    assert {one.status for one in answers if one not in done} <= {404, 412}
+    if method != "DELETE":
+        assert (await anna.get(path)).json == done[0].json
+
+
+async def test_of_a_change_that_leaves_no_admin_nothing_is_done(login: Login) -> None:
+    anna = await login("anna", "read", "write")
+    refused = await anna.patch("/users/anna", {"role": "viewer", "is_disabled": False})
+    assert (refused.status, (await anna.get("/users/anna")).json["role"]) == (409, "admin")
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "field", "value"),
+    [
+        ("/devices/odd", {"labels": ["a b"]}, "labels", None),
+        ("/devices/odd", {"gateway": "room-1"}, "gateway", "room-1"),
+        ("/devices/odd", {"gateway": "odd", "is_gateway": True}, "gateway", "odd"),
+        ("/devices/odd", {"type": "\n"}, "type", "\n"),
+        ("/devices/hub", {"is_gateway": False}, "is_gateway", False),
+    ],
+)
+async def test_what_cannot_be_said_of_a_device_is_refused_with_field_value_and_rule(
+    login: Login, path: str, form: dict[str, object], field: str, value: object
+) -> None:
+    anna = await login("anna", "read", "write")
+    assert (await anna.put("/devices/hub", {"is_gateway": True})).status in (200, 201)
+    assert (await anna.put("/devices/leaf", {"gateway": "hub"})).status in (200, 201)
+    refused = await anna.put(path, form)
+    assert refused.status == 422
+    [fault] = refused.json["errors"]
+    assert (fault["field"], fault["value"]) == (field, value)
+    assert fault["rule"]
+    assert (await anna.get("/devices/odd")).status == 404
+    assert (await anna.get("/devices/hub")).json["is_gateway"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{garbage", b"\xff\xfe\x00", b'{"type":' + b"9" * 5_000 + b"}", b'{"type":' + b"[" * 5_000 + b"]" * 5_000 + b"}"],
+)
+async def test_a_body_that_cannot_be_read_is_said_to_be_that(login: Login, body: bytes) -> None:
+    anna = await login("anna", "read", "write")
+    refused = await anna.send("PUT", "/devices/unread", body)
+    assert refused.status in (400, 422)
+    assert refused.detail
+    [fault] = refused.json["errors"]
+    assert (fault["field"], "JSON" in fault["rule"]) == ("body", True)
+
+
+async def test_a_refusal_is_short_however_deep_what_is_refused(login: Login) -> None:
+    otto = await login("otto", "configuration:write")
+    refused = await otto.send("PATCH", "/devices/room-1/configuration", b'{"values":{"a":' + b"[" * 900 + b"]" * 900 + b"}}")
+    assert refused.status == 422
+    assert len(refused.body) < 2_000
+
+
+async def test_what_is_not_there_cannot_be_shelved(login: Login) -> None:
+    otto = await login("otto", "alarms:write")
+    assert (await otto.post("/alarms/shelve", {"key": "nowhere", "seconds": 60})).status == 404
+    assert (await otto.post("/alarms/shelve", {"key": "hot", "seconds": 1})).status == 200, "all alarms of a rule"
+
+
+async def test_events_come_in_pages_that_leave_nothing_out(login: Login, settings: Settings) -> None:
+    vera = await login("vera", "system:read")
+    async with stores.connected(settings) as redis:
+        log = EventLog(redis, settings.partitions)
+        for number in range(25):
+            at = now_us() + number
+            await log.append(Event(kind="device.online", time=at, device=f"paged-{number % 7}", message=str(number)))
+        seen, cursor = [], ""
+        while cursor is not None:
+            page = (await vera.get(f"/events?limit=4&cursor={cursor}")).json
+            seen += [one["message"] for one in page["items"] if one["device"].startswith("paged-")]
+            await log.append(Event(kind="device.online", time=now_us(), device="later"))
+            cursor = page["next"]
+    assert seen == [str(number) for number in reversed(range(25))]
+    one = (await vera.get("/events?limit=2&device=paged-3")).json
+    rest = (await vera.get(f"/events?device=paged-3&cursor={one['next']}")).json
+    assert [event["message"] for event in one["items"] + rest["items"]] == ["24", "17", "10", "3"]
+    for cursor in ("none", "99:1-1", "0:1", "0:" + "9" * 30 + "-1"):
+        assert (await vera.get(f"/events?cursor={cursor}")).json["errors"][0] == {
+            "field": "cursor", "value": cursor, "rule": "`next` of a page, as it was",
+        }  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from connectors import coap
 from connectors.coap import datagrams, message, numbers, observing, transmissions
 from connectors.coap.numbers import ACK, CON, RST
-from connectors.coap.options import Option
+from connectors.coap.options import Block, Option
 from isotherm.store.client import Client
 from tests.contracts.commands import CommandContract, Device, dispatching, send, state
 from tests.support.coap import Peer
@@ -22,6 +22,8 @@ from tests.support.intake import Bench, eventually
 from tests.support.ports import free_ports
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
+
+COMMANDS: list[Option] = [(numbers.URI_PATH, part) for part in (b"devices", b"lamp", b"commands")]
 
 Come = Callable[[str], AbstractAsyncContextManager[Device]]
 
@@ -82,6 +84,49 @@ class TestCoap(CommandContract):
 
             yield come
 
+    @pytest.mark.parametrize("size", [800, 1_024, 16_000])
+    async def test_a_command_of_any_size_arrives(self, bench: Bench, size: int) -> None:
+        parameters = {"text": "ä" * (size // 2)}
+        async with self.listening(bench) as come, come("room-1") as device:
+            sent = await send(bench, "room-1", "show", parameters)
+            assert (await device.command())["parameters"] == parameters
+            assert (await bench.control.table.get("room-1", sent.id)).state in ("sent", "delivered")  # type: ignore[union-attr]
+            second = await send(bench, "room-1", "second")
+            assert (await device.command())["id"] == second.id
+            assert await device.reply({"id": sent.id, "result": 1}) == ""
+            await state(bench.control.table, sent, "answered")
+
+    async def test_in_blocks_it_is_no_further_than_sent_until_the_device_says_so(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(observing, "NOTIFY_SECONDS", 1.0)
+        monkeypatch.setattr(transmissions, "ACK_TIMEOUT", 0.1)
+        async with coap.listening(bench.site):
+            with Peer(bench) as peer, Peer(bench) as stranger:
+                await observe(peer, block=2)
+                first = await send(bench, "lamp", "show", {"text": "x" * 200})
+                told = await peer.hear()
+                assert (Block.decode(told.option(numbers.BLOCK2) or b""), len(told.payload)) == (Block(0, True, 2), 64)
+                peer.send(message.encode(ACK, numbers.EMPTY, told.id))
+                second = await send(bench, "lamp", "second", {"text": "y" * 200})
+                other = await stranger.ask(
+                    options=[*COMMANDS, (numbers.BLOCK2, Block(1, False, 2).encode())], code=numbers.GET
+                )
+                assert other.code == numbers.BAD_REQUEST
+                await state(bench.control.table, first, "sent")
+                told = await peer.hear()  # the time for the first one's blocks is over
+                peer.send(message.encode(ACK, numbers.EMPTY, told.id))
+                payload, block = told.payload, Block(0, True, 2)
+                while block.more:
+                    asked = Block(block.number + 1, False, 2).encode()
+                    answer = await peer.ask(options=[*COMMANDS, (numbers.BLOCK2, asked)], code=numbers.GET)
+                    assert answer.option(numbers.ETAG) == told.option(numbers.ETAG)
+                    payload, block = payload + answer.payload, Block.decode(answer.option(numbers.BLOCK2) or b"")
+                assert json.loads(payload)["id"] == second.id
+                await state(bench.control.table, second, "sent")
+                beyond = [*COMMANDS, (numbers.BLOCK2, Block(99, False, 2).encode())]
+                assert (await peer.ask(options=beyond, code=numbers.GET)).code == numbers.BAD_REQUEST
+
     async def test_a_device_that_comes_from_another_address_after_a_quiet_time(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -122,10 +167,12 @@ class TestCoap(CommandContract):
                         await peer.hear()
 
 
-async def observe(peer: Peer, number: int = 0) -> None:
-    """Observe the lamp's commands, or (1) no longer."""
-    path: list[Option] = [(numbers.URI_PATH, part) for part in (b"devices", b"lamp", b"commands")]
-    answer = await peer.ask(options=[*path, (numbers.OBSERVE, bytes((number,)) if number else b"")], code=numbers.GET)
+async def observe(peer: Peer, number: int = 0, *, block: int | None = None) -> None:
+    """Observe the lamp's commands, or (1) no longer; perhaps in blocks of a size."""
+    options = [*COMMANDS, (numbers.OBSERVE, bytes((number,)) if number else b"")]
+    if block is not None:
+        options.append((numbers.BLOCK2, Block(0, False, block).encode()))
+    answer = await peer.ask(options=options, code=numbers.GET)
     assert (answer.code, answer.payload) == (numbers.CONTENT, b"")
 
 

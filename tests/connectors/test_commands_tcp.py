@@ -46,6 +46,15 @@ class TestTcp(CommandContract):
             assert await peer.hear() == {"replied": "configuration-0"}
             peer.writer.close()
 
+    async def test_a_reply_that_is_refused_is_no_reading_that_was(self, bench: Bench) -> None:
+        async with self.listening(bench) as come, come("room-1") as device:
+            assert isinstance(device, Conversation)
+            await device.say({"reply": {"id": "nothing", "result": 1}})
+            refused = await device.hear()
+            assert (refused["error"]["reason"], refused["error"]["count"]) == ("command", 0)
+            await device.say({"n": "t", "v": 1})
+            assert await device.hear() == {"ack": 1}
+
 
 async def say(peer: Peer, what: object) -> None:
     """Send a line."""

@@ -34,16 +34,16 @@ class Conversation:
     """A device that is told its commands and replies over one connection."""
 
     def __init__(self, say: Callable[[object], Awaitable[None]], hear: Callable[[], Awaitable[Any]]) -> None:
-        self._say = say
-        self._hear = hear
+        self.say = say
+        self.hear = hear
         self._commands: deque[dict[str, Any]] = deque()
 
     async def command(self) -> dict[str, Any]:
-        return self._commands.popleft() if self._commands else (await self._hear())["command"]
+        return self._commands.popleft() if self._commands else (await self.hear())["command"]
 
     async def reply(self, reply: dict[str, Any]) -> str:
-        await self._say({"reply": reply})
-        while "command" in (heard := await self._hear()):
+        await self.say({"reply": reply})
+        while "command" in (heard := await self.hear()):
             self._commands.append(heard["command"])
         if "error" in heard:
             return str(heard["error"]["reason"])

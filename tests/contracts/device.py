@@ -85,8 +85,8 @@ class Scripted:
             seen.append(json.loads(line))
             return seen[-1]
 
-        def say(**answer: Any) -> None:
-            writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+        def say(line: bytes = b"", **answer: Any) -> None:
+            writer.write((line or json.dumps(answer, separators=(",", ":")).encode()) + b"\n")
 
         try:
             await script(hear, say)  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ class Scripted:
 
 @asynccontextmanager
 async def scripted(*scripts: Any) -> AsyncIterator[Scripted]:
-    """A server with a script for each connection: an async function of ``hear()`` and ``say(**answer)``."""
+    """A server with a script for each connection: an async function of ``hear()`` and ``say(**answer)`` or ``say(line)``."""
     server = Scripted(*scripts)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     server.port = listener.sockets[0].getsockname()[1]
@@ -126,9 +126,12 @@ async def acknowledge_all(hear: Any, say: Any) -> None:
     """A script: acknowledge what comes."""
     await hear()
     number = 0
-    while await hear() is not None:
-        number += 1
-        say(ack=number)
+    while (line := await hear()) is not None:
+        if "reply" in line:
+            say(replied=line["reply"]["id"])
+        else:
+            number += 1
+            say(ack=number)
 
 
 class DeviceContract(ABC):

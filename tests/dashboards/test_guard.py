@@ -10,6 +10,7 @@ from dashboards.access import cookies, identity, rules
 from dashboards.access.origin import Origins
 from dashboards.access.site import own_path
 from dashboards.access.sockets import Sockets
+from dashboards.api.rate import Rate
 from dashboards.guard import Guard, Receive, Scope, Send
 from isotherm.accounts.accounts import Accounts
 from isotherm.accounts.role import Role
@@ -77,7 +78,8 @@ class Asker:
             "client": ("192.0.2.7", 1),
             "subprotocols": ["bokeh", token()] if subprotocols == ("bokeh", "") else list(subprotocols),
         }
-        await Guard(self.app, settings, accounts, Sockets(redis, accounts.sessions))(scope, receive, send)
+        rate = Rate(settings.api_rate, settings.api_burst)
+        await Guard(self.app, settings, accounts, Sockets(redis, accounts.sessions), rate)(scope, receive, send)
         await redis.aclose()
         self.answer = sent[0]
         return str(sent[0].get("status", sent[0]["type"]))

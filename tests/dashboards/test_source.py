@@ -164,3 +164,13 @@ async def test_a_forgotten_session_is_held_by_nobody() -> None:
         kept = Session(source)
         await kept.next()
         assert len(source._watchers) == 1
+
+
+async def test_who_asks_once_is_told_what_is_so_now_though_nobody_has_watched() -> None:
+    store = Store()
+    source: Source[object] = Source("test", store.read, seconds=BEAT, idle_seconds=3600)
+    async with running(source):
+        await reads_beyond(store, 0)
+        store.value = "two"
+        await asyncio.sleep(2 * BEAT)
+        assert await source.read() == "two"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from typing import Any
 import pytest
 
 import isotherm
+from connectors import tcp
+from isotherm.store.client import Client
 from tests.conftest import missing
+from tests.contracts.commands import configured, dispatching, send, state
 from tests.contracts.device import DeviceContract, acknowledge_all, scripted
-from tests.device.test_python import commander
+from tests.device.test_python import commander, hear_one
 
 FILE = Path(isotherm.__file__).parent / "device" / "micropython" / "isotherm.py"
 MICROPYTHON = Path(sys.executable).with_name("micropython")
@@ -83,6 +87,39 @@ async def test_commands_are_carried_out_once_and_answered_each_time(tmp_path: Pa
     assert "ZeroDivisionError" in said["c2"]
     assert "no command unknown" in said["c3"]
     assert second == [reply]
+
+
+async def test_a_reply_that_was_cut_off_is_sent_again(tmp_path: Path) -> None:
+    first: list[Any] = []
+    second: list[Any] = []
+    shutil.copy(FILE, tmp_path)
+    await asyncio.to_thread((tmp_path / "main.py").write_text, COMMANDS)
+    opening = {"id": "c1", "name": "open", "parameters": {"to": 1}}
+    async with scripted(commander(opening, replies=first, is_kept=False), hear_one(second), acknowledge_all) as server:
+        process = await asyncio.create_subprocess_exec(
+            micropython(), "main.py", str(server.port), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert (out.split(), errors) == ([b"1", b"0"], b"")
+    assert second == first[1:] == [{"id": "c1", "result": {"opened": 1}}]
+
+
+@pytest.mark.servers
+async def test_it_obeys_a_real_connector(tmp_path: Path, redis: Client) -> None:
+    shutil.copy(FILE, tmp_path)
+    await asyncio.to_thread((tmp_path / "main.py").write_text, COMMANDS)
+    async with dispatching(redis) as bench, tcp.listening(bench.site) as where:
+        port = re.findall(r":(\d+)", where)[0]
+        sent = await send(bench, "valve", "open", {"to": 0.25})
+        await bench.configurations.change("valve", {"interval": 5}, "eve")
+        process = await asyncio.create_subprocess_exec(
+            micropython(), "main.py", port, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, errors = await asyncio.wait_for(process.communicate(), 60)
+        assert (out.split(), errors) == ([b"1", b"0"], b"")
+        assert (await state(bench.control.table, sent, "answered")).result == '{"opened":0.25}'
+        assert (await configured(bench.configurations, "valve", "failed")).error.startswith("ValueError")
+    assert bench.producer.rejects == []
 
 
 @pytest.mark.parametrize("command", [[sys.executable, "-I"], None])

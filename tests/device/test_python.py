@@ -57,8 +57,8 @@ def test_it_needs_the_standard_library_alone(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-I", "-S", "-c", program], cwd=tmp_path).returncode == 0
 
 
-def commander(*commands: dict[str, Any], replies: list[Any]) -> Any:
-    """Return a script: give commands, gather the replies until there is one to each, and close."""
+def commander(*commands: dict[str, Any], replies: list[Any], is_kept: bool = True) -> Any:
+    """Return a script: give commands, gather the replies until there is one to each, say that they are kept, and close."""
 
     async def script(hear: Any, say: Any) -> None:
         await hear()
@@ -70,6 +70,19 @@ def commander(*commands: dict[str, Any], replies: list[Any]) -> Any:
                 return
             if "reply" in line:
                 replies.append(line["reply"])
+                if is_kept and "received" not in line["reply"]:
+                    say(replied=line["reply"]["id"])
+
+    return script
+
+
+def hear_one(replies: list[Any]) -> Any:
+    """Return a script: hear a reply that nobody has asked for, say that it is kept, and close."""
+
+    async def script(hear: Any, say: Any) -> None:
+        await hear()
+        replies.append((await hear())["reply"])
+        say(replied=replies[-1]["id"])
 
     return script
 
@@ -99,6 +112,23 @@ async def test_a_command_is_carried_out_once_and_answered_each_time_also_on_anot
     assert first == [{"id": "c1", "received": True}, reply, reply]
     assert second == [reply]
     assert server.lines[0][0] == {"hello": {"device": "valve", "ack": True, "commands": True}}
+
+
+async def test_a_reply_that_was_cut_off_is_sent_again() -> None:
+    first: list[Any] = []
+    second: list[Any] = []
+    asked = {"id": "c1", "name": "open", "parameters": {}}
+    async with scripted(commander(asked, replies=first, is_kept=False), hear_one(second), acknowledge_all) as server:
+        device = Device("127.0.0.1", "valve", server.port)
+        device.on_command("open", lambda _: True)
+        device.start()
+        async with asyncio.timeout(30):
+            while not second:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        device.send("position", 0.5)
+        assert await asyncio.to_thread(device.close)
+    assert second == first[1:] == [{"id": "c1", "result": True}]
+    assert [len(lines) for lines in server.lines] == [3, 2, 2], "and no more once it is kept"
 
 
 async def test_what_a_handler_raises_returns_or_lacks_is_an_error_in_the_reply() -> None:

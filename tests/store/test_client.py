@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import doctest
 from collections.abc import Iterator
 
@@ -38,6 +39,12 @@ async def test_a_server_that_evicts_keys_is_refused_with_the_mend(server: Valkey
         await try_out(server.url)
     server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
     await try_out(server.url)
+
+
+async def test_who_comes_while_all_connections_are_in_use_waits(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_CONNECTIONS", 5)
+    async with client.connected(Settings(redis=server.url)) as store:
+        assert await asyncio.gather(*(store.get("nothing") for _ in range(500))) == [None] * 500
 
 
 @pytest.mark.parametrize(

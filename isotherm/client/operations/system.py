@@ -24,7 +24,7 @@ def ledger() -> Steps[Ledger]:
 
 def analytics() -> Steps[list[Analytic]]:
     """Return the processes of analytics, by name."""
-    return decoded((yield got("/analytics")).body, _Analytics).items
+    return decoded((yield got("/analytics", ("limit", "1000"))).body, _Analytics).items
 
 
 def events(device: str = "", *, limit: int = 100) -> Steps[list[Event]]:

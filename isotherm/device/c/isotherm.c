@@ -31,11 +31,26 @@
 #define ANSWER_BYTES 65536u /* the longest line that the platform sends is shorter */
 #define BACKOFF_MS 500
 #define MAX_BACKOFF_MS 30000
+#define ID_BYTES 64u
+#define NAME_BYTES 65u /* a command's name has 64 characters at most */
 
 typedef struct {
     size_t length;
     char line[ISOTHERM_LINE_BYTES];
 } slot;
+
+typedef struct {
+    char name[NAME_BYTES];
+    isotherm_handler handle;
+    void *context;
+} handler;
+
+/* What was replied to a command; `told` when the platform has said that it has the reply. */
+typedef struct {
+    char id[ID_BYTES];
+    char *line;
+    bool told;
+} reply;
 
 struct isotherm {
     char *host, *port;
@@ -50,6 +65,13 @@ struct isotherm {
     size_t written;        /* bytes of the hello, and then of the line `sent`, that are on their way */
     bool greeted, proven;  /* the hello has gone; the platform has taken something */
     uint64_t acknowledged, refused; /* of this connection */
+
+    handler handlers[ISOTHERM_COMMANDS];
+    size_t handler_count;
+    reply replies[ISOTHERM_KNOWN_COMMANDS];
+    size_t reply_count;    /* of all times: they are kept in a ring */
+    char *out;             /* replies that are on their way */
+    size_t out_length, out_sent;
 
     int socket;
     int failures;
@@ -132,6 +154,9 @@ static char *copy_of(const char *what) {
     return copy == NULL ? NULL : memcpy(copy, what, bytes);
 }
 
+#define END "}}\n"
+#define COMMANDS_END ",\"commands\":true}}\n"
+
 static bool prepare(isotherm *d, const isotherm_options *o) {
     text hello = {d->hello, d->hello + sizeof d->hello, true};
     put_text(&hello, "{\"hello\":{\"device\":");
@@ -140,8 +165,9 @@ static bool prepare(isotherm *d, const isotherm_options *o) {
         put_text(&hello, ",\"token\":");
         put_string(&hello, o->token);
     }
-    put_text(&hello, ",\"ack\":true}}\n");
+    put_text(&hello, ",\"ack\":true");
     d->hello_length = (size_t)(hello.at - d->hello);
+    hello.ok = hello.ok && sizeof d->hello - d->hello_length >= sizeof COMMANDS_END;
     d->capacity = o->capacity ? o->capacity : 1000;
     d->connect_ms = o->connect_ms ? o->connect_ms : 10000;
     d->answer_ms = o->answer_ms ? o->answer_ms : 60000;
@@ -197,6 +223,36 @@ isotherm_status isotherm_add(isotherm *d, const char *metric, const char *unit, 
     kept->length = (size_t)(out.at - line);
     memcpy(kept->line, line, kept->length);
     return status;
+}
+
+isotherm_status isotherm_on_command(isotherm *d, const char *name, isotherm_handler handle, void *context) {
+    if (d == NULL || handle == NULL || !is_text(name) || strlen(name) >= NAME_BYTES) return ISOTHERM_INVALID;
+    if (d->counts.connections > 0 || d->handler_count == ISOTHERM_COMMANDS) return ISOTHERM_INVALID;
+    handler *one = &d->handlers[d->handler_count++];
+    snprintf(one->name, sizeof one->name, "%s", name);
+    one->handle = handle;
+    one->context = context;
+    return ISOTHERM_OK;
+}
+
+/* Puts a line behind those that are to be sent; without memory for it the reply is lost, as a broken connection loses it. */
+static void say(isotherm *d, const char *line) {
+    size_t length = strlen(line);
+    char *more = realloc(d->out, d->out_length + length);
+    if (more == NULL) return;
+    memcpy(more + d->out_length, line, length);
+    d->out = more;
+    d->out_length += length;
+}
+
+static void forget_out(isotherm *d) {
+    free(d->out);
+    d->out = NULL;
+    d->out_length = d->out_sent = 0;
+}
+
+static size_t known_replies(const isotherm *d) {
+    return d->reply_count < ISOTHERM_KNOWN_COMMANDS ? d->reply_count : ISOTHERM_KNOWN_COMMANDS;
 }
 
 /* The connection. */
@@ -257,6 +313,13 @@ static void open_connection(isotherm *d) {
     if (d->trouble == ISOTHERM_UNREACHABLE) d->trouble = ISOTHERM_PENDING;
     d->base = d->sent = d->head;
     d->written = d->answer_length = 0;
+    forget_out(d);
+    say(d, d->handler_count ? COMMANDS_END : END);
+    size_t begin = d->reply_count - known_replies(d);
+    for (size_t at = begin; at < d->reply_count; at++) {
+        const reply *one = &d->replies[at % ISOTHERM_KNOWN_COMMANDS];
+        if (!one->told && one->line != NULL) say(d, one->line);
+    }
     d->greeted = d->proven = false;
     d->acknowledged = d->refused = 0;
     d->heard = now_ms();
@@ -268,8 +331,19 @@ static bool may_send(const isotherm *d) {
     return d->sent < d->tail && (d->proven || d->sent == d->base || d->written > 0);
 }
 
+/* Sends the hello, whose end is the first of `out`; then replies between lines of readings. */
 static void send_some(isotherm *d) {
-    while (d->socket >= 0 && (!d->greeted || may_send(d))) {
+    while (d->socket >= 0 && (!d->greeted || d->out_length > 0 || may_send(d))) {
+        bool is_out = d->greeted && d->written == 0 && d->out_length > 0;
+        if (is_out) {
+            ssize_t count = send(d->socket, d->out + d->out_sent, d->out_length - d->out_sent, MSG_NOSIGNAL);
+            if (count < 0 && errno == EINTR) continue;
+            if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK) drop_connection(d, ISOTHERM_UNREACHABLE, strerror(errno));
+            if (count < 0) return;
+            d->out_sent += (size_t)count;
+            if (d->out_sent == d->out_length) forget_out(d);
+            continue;
+        }
         const slot *next = d->greeted ? &d->ring[d->sent % d->capacity] : NULL;
         const char *bytes = next ? next->line : d->hello;
         size_t length = next ? next->length : d->hello_length;
@@ -295,6 +369,127 @@ static uint64_t number_after(const char *line, const char *name) {
     const char *found = NULL;
     for (const char *at = line; (at = strstr(at, name)) != NULL; at++) found = at + strlen(name);
     return found != NULL && isdigit((unsigned char)*found) ? strtoull(found, NULL, 10) : 0;
+}
+
+/* Commands. The platform writes JSON without white space between its parts. */
+
+/* Returns what follows a value, or NULL when it does not end: an object, an array, a string, or anything else without them. */
+static const char *after_value(const char *at) {
+    int depth = 0;
+    bool is_string = false;
+    for (; *at; at++) {
+        if (is_string) {
+            if (*at == '\\' && at[1]) at++;
+            else if (*at == '"') is_string = false;
+        } else if (*at == '"') {
+            is_string = true;
+        } else if (*at == '{' || *at == '[') {
+            depth++;
+        } else if (*at == '}' || *at == ']') {
+            if (depth == 0) return at;
+            depth--;
+        } else if ((*at == ',' || *at == ':') && depth == 0) {
+            return at;
+        }
+        if (depth == 0 && !is_string && (*at == '"' || *at == '}' || *at == ']')) return at + 1;
+    }
+    return depth == 0 && !is_string ? at : NULL;
+}
+
+/* Finds a member of an object, which may be whatever a stranger has written, and returns its value, or NULL; `end` is what follows it. */
+static const char *member(const char *object, const char *name, const char **end) {
+    if (*object != '{') return NULL;
+    for (const char *at = object + 1; *at == '"';) {
+        const char *after = after_value(at);
+        if (after == NULL || *after != ':') return NULL;
+        bool is_it = (size_t)(after - at) == strlen(name) + 2 && strncmp(at + 1, name, strlen(name)) == 0;
+        const char *value = after + 1;
+        if ((*end = after_value(value)) == NULL) return NULL;
+        if (is_it) return value;
+        if (**end != ',') return NULL;
+        at = *end + 1;
+    }
+    return NULL;
+}
+
+/* Copies a string of JSON that has no escapes, as ids and names have none; returns whether it is one and has room. */
+static bool copy_plain(const char *object, const char *name, char *into, size_t room) {
+    const char *end, *value = member(object, name, &end);
+    if (value == NULL || *value != '"' || (size_t)(end - value - 1) > room) return false;
+    size_t length = (size_t)(end - value) - 2;
+    memcpy(into, value + 1, length);
+    into[length] = '\0';
+    return strchr(into, '\\') == NULL;
+}
+
+static const reply *known_reply(const isotherm *d, const char *id) {
+    for (size_t at = 0; at < known_replies(d); at++) {
+        if (strcmp(d->replies[at].id, id) == 0) return &d->replies[at];
+    }
+    return NULL;
+}
+
+/* Has a command carried out and returns its reply as a line, to be freed, or NULL when there is no memory. */
+static char *carry_out(isotherm *d, const char *id, const char *name, const char *parameters) {
+    static const size_t room = 2 * ISOTHERM_RESULT_BYTES * 6; /* each byte of an error may become six */
+    char answer[ISOTHERM_RESULT_BYTES] = "";
+    char *line = malloc(room);
+    if (line == NULL) return NULL;
+    const handler *found = NULL;
+    for (size_t at = 0; at < d->handler_count; at++) {
+        if (strcmp(d->handlers[at].name, name) == 0) found = &d->handlers[at];
+    }
+    bool done = false;
+    if (found == NULL) snprintf(answer, sizeof answer, "there is no command %s", name);
+    else done = found->handle(found->context, parameters, answer, sizeof answer);
+    answer[sizeof answer - 1] = '\0';
+    text out = {line, line + room - 1, true};
+    put_text(&out, "{\"reply\":{\"id\":");
+    put_string(&out, id);
+    put_text(&out, done ? ",\"result\":" : ",\"error\":");
+    if (done) put_text(&out, *answer ? answer : "null");
+    else put_string(&out, answer);
+    put_text(&out, "}}\n");
+    *out.at = '\0';
+    d->counts.commands++;
+    return line;
+}
+
+static void take_command(isotherm *d, const char *command) {
+    char id[ID_BYTES], name[NAME_BYTES], received[ID_BYTES + 64];
+    const char *rest = after_value(command);
+    if (rest == NULL || strcmp(rest, "}") != 0) return; /* it does not end */
+    if (!copy_plain(command, "id", id, sizeof id) || !copy_plain(command, "name", name, sizeof name)) return;
+    d->proven = true;
+    d->failures = 0;
+    const reply *known = known_reply(d, id);
+    if (known == NULL) {
+        snprintf(received, sizeof received, "{\"reply\":{\"id\":\"%s\",\"received\":true}}\n", id);
+        say(d, received);
+        send_some(d);
+        const char *end, *value = member(command, "parameters", &end);
+        size_t length = value != NULL ? (size_t)(end - value) : 2;
+        char *parameters = malloc(length + 1);
+        if (parameters == NULL) return;
+        memcpy(parameters, value != NULL ? value : "{}", length);
+        parameters[length] = '\0';
+        char *line = carry_out(d, id, name, parameters);
+        free(parameters);
+        reply *kept = &d->replies[d->reply_count++ % ISOTHERM_KNOWN_COMMANDS];
+        free(kept->line);
+        *kept = (reply){.line = line};
+        memcpy(kept->id, id, sizeof id);
+        known = kept;
+    }
+    if (d->socket >= 0 && known->line != NULL) say(d, known->line);
+}
+
+static void take_replied(isotherm *d, const char *line) {
+    char id[ID_BYTES];
+    if (!copy_plain(line, "replied", id, sizeof id)) return;
+    for (size_t at = 0; at < known_replies(d); at++) {
+        if (strcmp(d->replies[at].id, id) == 0) d->replies[at].told = true;
+    }
 }
 
 static void settle(isotherm *d) {
@@ -328,10 +523,15 @@ static void take_answer(isotherm *d, const char *line) {
             drop_connection(d, ISOTHERM_UNAVAILABLE, NULL);
         } else {
             uint64_t count = number_after(line, "\"count\":");
+            for (size_t at = 0; count == 0 && at < known_replies(d); at++) d->replies[at].told = true; /* one was refused */
             d->counts.refused += count;
             d->refused += count;
             settle(d);
         }
+    } else if (strncmp(line, "{\"replied\":", 11) == 0) {
+        take_replied(d, line);
+    } else if (strncmp(line, "{\"command\":", 11) == 0 && d->handler_count > 0) {
+        take_command(d, line + 11);
     } /* else something that this version does not know */
 }
 
@@ -364,7 +564,7 @@ static void wait_for_socket(isotherm *d, int64_t until) {
     int64_t silent = d->heard + d->answer_ms;
     bool waits = d->sent > d->head;
     struct pollfd wait = {.fd = d->socket, .events = POLLIN};
-    if (!d->greeted || may_send(d)) wait.events |= POLLOUT;
+    if (!d->greeted || d->out_length > 0 || may_send(d)) wait.events |= POLLOUT;
     (void)poll(&wait, 1, left_of(waits && silent < until ? silent : until));
     if (waits && now_ms() >= silent) drop_connection(d, ISOTHERM_UNREACHABLE, "the platform does not answer");
 }
@@ -373,11 +573,12 @@ isotherm_status isotherm_work(isotherm *d, int ms) {
     if (d == NULL || ms < 0) return ISOTHERM_INVALID;
     int64_t until = now_ms() + ms;
     for (;;) {
-        if (d->socket < 0 && d->head < d->tail && now_ms() >= d->next_try) open_connection(d);
+        if (d->socket < 0 && (d->head < d->tail || d->handler_count > 0) && now_ms() >= d->next_try) open_connection(d);
         send_some(d);
         receive_some(d);
-        if (d->head == d->tail) return ISOTHERM_OK;
-        if (now_ms() >= until) return d->trouble;
+        send_some(d);
+        if (d->head == d->tail && d->handler_count == 0) return ISOTHERM_OK;
+        if (now_ms() >= until) return d->head == d->tail ? ISOTHERM_OK : d->trouble;
         if (d->socket >= 0) wait_for_socket(d, until);
         else (void)poll(NULL, 0, left_of(d->next_try < until ? d->next_try : until));
     }
@@ -392,6 +593,8 @@ const char *isotherm_problem(const isotherm *d) { return d->problem; }
 void isotherm_free(isotherm *d) {
     if (d == NULL) return;
     if (d->socket >= 0) close(d->socket);
+    for (size_t at = 0; at < ISOTHERM_KNOWN_COMMANDS; at++) free(d->replies[at].line);
+    free(d->out);
     free(d->ring);
     free(d->host);
     free(d->port);

@@ -74,6 +74,7 @@ class Device:
         self._head = self._sent = self._base = 0
         self._handlers = {}
         self._replies = []  # (id, line)
+        self._untold = {}  # id: line, of replies that the platform has not said to have
         self._socket = None
         self._poll = None
         self._out = self._in = b""
@@ -174,7 +175,7 @@ class Device:
         hello = dict(self._hello)
         if self._handlers:
             hello["commands"] = True
-        self._out = _line("hello", hello)
+        self._out = _line("hello", hello) + b"".join(self._untold.values())
         self._in = b""
         self._proven = False
         self._connection = [0, 0]
@@ -245,11 +246,17 @@ class Device:
             if error["reason"] == "unavailable":
                 self._status = UNAVAILABLE
                 return
+            if not error["count"]:  # a reply was refused, whichever it was
+                self._untold = {}
+                return
             self.refused += error["count"]
             self._connection[1] += error["count"]
             self._settle()
+        elif "replied" in answer:
+            self._untold.pop(answer["replied"], None)
         elif "command" in answer and self._handlers:
             self._proven = True
+            self._failures = 0
             self._command(answer["command"])
 
     def _settle(self):
@@ -270,6 +277,9 @@ class Device:
             self._flush()
             known = [self._carry_out(command)]
             self._replies = self._replies[1 - KNOWN_COMMANDS :] + [(command["id"], known[0])]
+            self._untold[command["id"]] = known[0]
+            if len(self._untold) > KNOWN_COMMANDS:
+                self._untold = dict(self._replies)
         self._out += known[0]
 
     def _carry_out(self, command):
