@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from isotherm.firmware import image as images
+from isotherm.firmware import signing
 from tests.end_to_end.test_commands import Device
 from tests.support.stack import Stack
 
@@ -109,9 +110,9 @@ def test_in_waves_through_killed_connectors_halted_by_failures_tried_again_and_t
         for name in LAMPS:
             api.ask("PUT", f"/devices/{name}", {"labels": ["floor=3"]})
         api.ask("PUT", "/devices/other", {"labels": ["floor=4"]})
-        key = images.new_key()
-        api.ask("POST", "/firmware-keys", {"public": images.public_of(key)})
-        made = images.signed(key, "lamp", "2.0", DATA)
+        key = signing.new_key()
+        api.ask("POST", "/firmware-keys", {"public": signing.public_of(key)})
+        made = signing.signed(key, "lamp", "2.0", DATA)
         signature = made.signature.replace("+", "%2B")
         api.ask("PUT", f"/firmware/lamp/2.0?signature={signature}", raw=DATA)
         form = {"targets": {"label": "floor=3"}, "firmware": "lamp/2.0", "waves": [0.3], "max_failure_rate": 0.3}
@@ -125,7 +126,7 @@ def test_in_waves_through_killed_connectors_halted_by_failures_tried_again_and_t
             image = images.Image(
                 **{name: firmware[name] for name in ("name", "version", "size", "sha256", "signature", "key")}
             )
-            assert images.is_signed_by(images.public_of(key), image)
+            assert signing.is_signed_by(signing.public_of(key), image)
             got = chunk(stack, firmware["path"], 0)
             killed(stack, "http")
             while len(got) < firmware["size"]:

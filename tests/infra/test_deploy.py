@@ -41,7 +41,7 @@ def test_an_old_cluster_is_refused() -> None:
 
 
 def test_a_namespace_of_somebody_else_is_refused_and_ours_is_not() -> None:
-    foreign = {"isotherm": {"metadata": {"labels": {}}}}
+    foreign: Document = {"isotherm": {"metadata": {"labels": {}}}}
     ours = {"isotherm": {"metadata": {"labels": {"app.kubernetes.io/part-of": "isotherm"}}}}
     assert "is not Isotherm's" in next(deploy.problems(LOCAL, cluster(LOCAL, namespaces=foreign)))
     assert list(deploy.problems(LOCAL, cluster(LOCAL, namespaces=ours))) == []

@@ -20,8 +20,6 @@ MUST = {
     ("kafka", "kafka", "TCP", 9093),
     ("mqtt", "mosquitto", "TCP", 1883),
     ("valkey-replica", "valkey", "TCP", 6379),
-    # Ready for the day on which it is the store.
-    *((part, "valkey-replica", "TCP", 6379) for part in ()),
 }
 FROM_ANYWHERE = {
     ("tcp", "TCP", 7301),

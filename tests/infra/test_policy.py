@@ -30,8 +30,10 @@ def test_rendered_manifests_keep_to_the_policies(overlay: str, tmp_path: Path) -
         missing("checkov is not installed; see tests/prepare.sh")
     manifest = tmp_path / "all.yaml"
     manifest.write_text(yaml.safe_dump_all(render(K8S / "overlays" / overlay)))
-    command = [CHECKOV, "--skip-download", "--framework", "kubernetes", "--compact", "--output", "json", "--file", manifest]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
+    command = [str(CHECKOV), "--skip-download", "--framework", "kubernetes", "--compact", "--output", "json"]
+    said = subprocess.run(
+        [*command, "--file", str(manifest)], capture_output=True, text=True, timeout=120, check=False
+    ).stdout
     results = json.loads(said)["results"]
     assert len(results["passed_checks"]) > 50
     failed = {(one["check_id"], one["resource"]): one["check_name"] for one in results["failed_checks"]}
