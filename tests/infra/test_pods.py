@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import missing
 from tests.support import chromium
+from tests.support.lossy import lossy_way
 from tests.support.manifests import Document, workloads
 from tests.support.pods import Pod, Pods
 
@@ -109,8 +110,10 @@ async def test_a_reading_sent_to_the_connector_pod_is_seen_through_the_web_pod(s
 
     if reason := chromium.available():
         missing(reason)
-    async with chromium.chromium() as browser:
-        page = browser.page
+    # As by `kubectl port-forward`: a log-in needs HTTPS or this machine.
+    address = stack.running["isotherm-web"].address
+    async with lossy_way(7300, closes=False, server=address) as way, chromium.chromium() as browser:
+        page, web = browser.page, f"http://localhost:{way.port}"
         await page.goto(web)
         await page.get_by_label("Name").fill("anna")
         await page.get_by_label("Password").fill(password)

@@ -18,15 +18,15 @@ class LossyWay:
         closes: Whether the connection ends with it; else nothing more comes.
     """
 
-    def __init__(self, server_port: int, *, closes: bool) -> None:
+    def __init__(self, server_port: int, *, closes: bool, server: str = "127.0.0.1") -> None:
         self.port = 0
         self.lose: set[bytes] = set()
         self.closes = closes
-        self._server_port = server_port
+        self._server = (server, server_port)
 
     async def serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         """Serve one connection."""
-        answers, server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        answers, server = await asyncio.open_connection(*self._server)
         is_lost = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -56,12 +56,12 @@ class LossyWay:
 
 
 @asynccontextmanager
-async def lossy_way(server_port: int, *, closes: bool) -> AsyncIterator[LossyWay]:
-    """A way to a port of this machine, for the length of the block."""
-    way = LossyWay(server_port, closes=closes)
-    server = await asyncio.start_server(way.serve, "127.0.0.1", 0)
-    way.port = server.sockets[0].getsockname()[1]
+async def lossy_way(server_port: int, *, closes: bool, server: str = "127.0.0.1") -> AsyncIterator[LossyWay]:
+    """A way from a port of this machine to one of a server's, for the length of the block."""
+    way = LossyWay(server_port, closes=closes, server=server)
+    listener = await asyncio.start_server(way.serve, "127.0.0.1", 0)
+    way.port = listener.sockets[0].getsockname()[1]
     try:
         yield way
     finally:
-        server.close()
+        listener.close()
