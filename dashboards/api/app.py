@@ -14,6 +14,7 @@ from dashboards.api import (
     configuration,
     devices,
     firmware,
+    hosts,
     problems,
     rejects,
     rules,
@@ -95,5 +96,6 @@ def build(
     app.include_router(rejects.router(settings, redis, once))
     app.include_router(tokens.router(accounts))
     app.include_router(users.router(accounts, settings))
+    app.include_router(hosts.router(accounts, settings, once))
     app.include_router(system.router(redis, figures, EventLog(redis, settings.partitions)))
     return app

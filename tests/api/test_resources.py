@@ -16,8 +16,9 @@ from isotherm.registry import Registry
 from isotherm.settings import Settings
 from isotherm.store import client as stores
 from tests.api.conftest import HOT, Login
+from tests.dashboards.client import Client
 from tests.dashboards.stack import Web
-from tests.dashboards.test_access import kernel
+from tests.dashboards.test_access import PASSWORD, kernel
 
 pytestmark = pytest.mark.servers
 
@@ -215,3 +216,15 @@ async def test_what_is_not_there_is_a_problem_too(login: Login) -> None:
     assert (await vera.get("/nowhere")).detail == "Not Found"
     wrong = await vera.post("/devices/room-1", {})
     assert (wrong.status, wrong.headers["allow"]) == (405, "DELETE, GET, PUT")
+
+
+async def test_where_virtual_hosts_are_off_it_is_said_how_to_have_them(login: Login, web: Web) -> None:
+    anna = await login("anna", "read", "write")
+    for answer in (await anna.get("/hosts"), await anna.get("/hosts/lab"), await anna.delete("/hosts/lab")):
+        assert answer.status == 409
+        assert "virtual hosts are off: set ISOTHERM_HOSTS to podman" in answer.detail
+    async with Client(web.url) as browser:
+        await browser.log_in("anna", PASSWORD)
+        page = await browser.get("/admin/hosts")
+    assert (page.status, "Virtual hosts are off: set ISOTHERM_HOSTS to podman" in page.text) == (200, True)
+    assert "Create a host" not in page.text

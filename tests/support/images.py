@@ -22,6 +22,7 @@ BASE = "localhost/isotherm-test/debian:12"
 ENVIRONMENT = {"CONTAINERS_CONF": str(Path(__file__).with_name("containers.conf"))}
 
 LOCK = Path(tempfile.gettempdir()) / "isotherm-test-images.lock"
+PODMAN = shutil.which("podman") or "podman"
 PROGRAMS = ("podman", "buildah", "runc", "debootstrap")
 BUILD_SECONDS = 600.0
 TAIL_LINES = 20
@@ -37,7 +38,7 @@ def available() -> str | None:
 
 def podman(*arguments: str) -> str:
     """Run podman and return what it prints; raises RuntimeError with the end of its output when it fails."""
-    return _run("podman", *arguments)
+    return _run(PODMAN, *arguments)
 
 
 def debian_base() -> str:
