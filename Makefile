@@ -75,7 +75,7 @@ kafka: .kafka/ready
 
 # The image of virtual hosts, for podman on this machine: make host-image BASE=debian:12; see infra/hosts/README.md.
 host-image:
-	@podman build --network host --build-arg BASE=$(BASE) --tag $(HOST_IMAGE) infra/hosts
+	@podman build --network host --isolation chroot --build-arg BASE=$(BASE) --tag $(HOST_IMAGE) infra/hosts
 
 BASE ?= ubuntu:24.04
 HOST_IMAGE ?= localhost/isotherm/host:latest

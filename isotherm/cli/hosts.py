@@ -52,19 +52,20 @@ def create(
     cpus: Cpus = 1.0,
     memory: Memory = "1Gi",
     disk: Disk = "10Gi",
-    wait: Annotated[str, typer.Option(help="How long ssh may take to answer; 0s does not wait.")] = "60s",
+    wait: Annotated[bool, typer.Option(help="Wait until ssh answers.")] = True,
+    within: Annotated[str, typer.Option(help="How long that may take.")] = "60s",
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a host, wait until ssh answers, and print how to enter it; what fails or is interrupted leaves nothing."""
-    spec, seconds = _spec(name, key, user, cpus, memory, disk), duration_seconds(wait)
+    spec, seconds = _spec(name, key, user, cpus, memory, disk), duration_seconds(within)
     settings = Settings.load(data_dir=data_dir)
 
     async def make() -> tuple[Host, str]:
         async with _hosts(settings) as (hosts, actor):
             was_kept = await hosts.create(spec, actor)
             try:
-                if not seconds:
+                if not wait:
                     return await hosts.get(name), ""
                 with _progress(f"creating {name}") as look:
                     host = await hosts.until_it_answers(name, seconds, look)

@@ -44,7 +44,7 @@ FIRST_ADDRESS = 2
 """Of a host in its network: the gateway has 1."""
 
 CUT_OFF = "it is being created, or that was cut off: then delete it"
-NO_QUOTA = "its disk is not limited: the file system of podman's volumes keeps no project quotas"
+NO_QUOTA = "its disk is not limited: the file system of podman's volumes keeps no quotas"
 
 _STATES: dict[str, State] = {"running": "starting", "created": "incomplete", "initialized": "starting"}
 

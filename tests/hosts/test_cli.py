@@ -308,7 +308,7 @@ def test_one_whose_ssh_does_not_answer_in_time_is_not_left_behind(desk: Desk) ->
     base = images.debian_base()
     name = f"{SUITE}-mute"
     failed = desk.isotherm(
-        *("create", name, "--key", f"{desk.key}.pub", "--user", "ada", "--wait", "1s"),
+        *("create", name, "--key", f"{desk.key}.pub", "--user", "ada", "--within", "1s"),
         hosts_image=_mute(base),
     )
     assert failed.returncode == 1

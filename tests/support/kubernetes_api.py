@@ -79,6 +79,7 @@ class KubernetesApi:
         log: What pods have written.
         asked: METHOD PATH of all requests.
         refused: ``METHOD resource`` → status with which the next such request is refused.
+        lingers: While it is given and not set, a namespace that is deleted stays, and says that it is about to go.
         held: ``METHOD resource`` → set by the request when it has come; it is answered when `release` is set.
     """
 
@@ -91,6 +92,7 @@ class KubernetesApi:
         self.refused: dict[str, int] = {}
         self.held: dict[str, threading.Event] = {}
         self.release = threading.Event()
+        self.lingers: threading.Event | None = None
         self.kubeconfig = folder / "kubeconfig"
         self._version = 0
         self._lock = threading.Lock()
@@ -181,6 +183,7 @@ class KubernetesApi:
         if status := self.refused.pop(what, 0):
             raise Refusal(status, "Refused", f"the tests refuse {what}")
         with self._lock:
+            self._finish()
             if found["log"]:
                 self._get((resource, where, name))
                 return 200, self.log
@@ -257,12 +260,22 @@ class KubernetesApi:
 
     def _delete(self, key: Key) -> None:
         resource, _, name = key
-        self._get(key)
+        one = self._get(key)
+        if resource == "namespaces" and self.lingers is not None and not self.lingers.is_set():
+            one["metadata"]["deletionTimestamp"] = one["metadata"]["creationTimestamp"]
+            one["status"] = {"phase": "Terminating"}
+            return
         del self.objects[key]
         pod = ("pods", key[1], f"{name}-0")
         for other in list(self.objects):
             if (resource == "namespaces" and other[1] == name) or (resource == "statefulsets" and other == pod):
                 del self.objects[other]
+
+    def _finish(self) -> None:
+        """Delete what has lingered for long enough."""
+        if self.lingers is not None and self.lingers.is_set():
+            for key in [key for key, one in self.objects.items() if "deletionTimestamp" in one["metadata"]]:
+                self._delete(key)
 
     def _check(self, key: Key, one: Object) -> None:
         resource, where, name = key
