@@ -37,7 +37,7 @@ Kind = Literal["container", "volume", "network"]
 KINDS: tuple[Kind, ...] = ("container", "volume", "network")
 """In the order in which they are removed."""
 
-COMMAND_SECONDS = 60.0
+COMMAND_SECONDS = 120.0
 MAX_PROCESSES = 512
 STOP_SECONDS = 3
 FIRST_ADDRESS = 2

@@ -279,8 +279,7 @@ def test_it_asks_before_it_deletes(host: Host, desk: Desk) -> None:
     assert parts_of(host.name) == ["container", "volume", "network"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", ["container create", "container start"])
+@pytest.mark.parametrize(("step", "number"), [("container create", signal.SIGINT), ("container start", signal.SIGTERM)])
 def test_a_creation_that_is_interrupted_leaves_nothing(
     desk: Desk, step: str, number: signal.Signals, tmp_path: Path
 ) -> None:

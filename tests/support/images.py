@@ -108,7 +108,9 @@ def _mirror() -> list[str]:
 
 def _content_hash(folder: Path, containerfile: str, arguments: Mapping[str, str]) -> str:
     content = hashlib.sha256(repr((containerfile, sorted(arguments.items()))).encode())
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    ignored = folder / ".containerignore"
+    names = ignored.read_text().splitlines() if ignored.exists() else []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in names):
         mode = path.stat().st_mode & 0o111
         content.update(f"{path.relative_to(folder)} {mode} ".encode() + hashlib.sha256(path.read_bytes()).digest())
     return content.hexdigest()[:16]
