@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ def image() -> Iterator[str]:
         missing(f"virtual hosts on podman: {reason}")
     before = os.environ.get("CONTAINERS_CONF")
     os.environ |= images.ENVIRONMENT
+    atexit.register(forget_rules)  # an interrupted run may not come to the end of this
     yield images.built("host", FOLDER)
     forget_rules()
     if before is None:

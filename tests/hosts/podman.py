@@ -26,6 +26,12 @@ def parts_of(name: str) -> list[str]:
     return [kind for kind, listing in _LISTS.items() if PREFIX + name in images.podman(*listing).splitlines()]
 
 
+def remove(name: str) -> None:
+    """Remove what there is of a host; without the store, which an interrupted run may have lost already."""
+    for kind in parts_of(name):
+        images.podman(kind, "rm", *(("--force", "--time=0") if kind == "container" else ()), PREFIX + name)
+
+
 def podman_that(folder: Path, step: str, does: str) -> str:
     """Make a podman that does something else before a step, such as ``container start``; returns its path."""
     program = folder / "podman"

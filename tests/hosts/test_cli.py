@@ -24,7 +24,7 @@ from isotherm.cli import main
 from isotherm.hosts.podman import PREFIX
 from isotherm.settings import Settings
 from tests.dashboards.test_access import kernel
-from tests.hosts.podman import POOL, PodmanThatWaits, parts_of
+from tests.hosts.podman import POOL, PodmanThatWaits, parts_of, remove
 from tests.support import images
 from tests.support.ports import free_port
 from tests.support.stack import ISOTHERM
@@ -140,8 +140,7 @@ def make(desk: Desk) -> Iterator[Callable[[str], Host]]:
 
     yield create
     for name in made:
-        desk.isotherm("delete", name, "--yes")
-    assert {name: parts for name in made if (parts := parts_of(name))} == {}
+        remove(name)
 
 
 @pytest.fixture(scope="module")
