@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # A machine may name further places to look for wheels; the hashes hold wherever they come from.
 
-.PHONY: run setup test chaos fuzz bench check kafka lock screenshots images deploy undeploy deploy-check compose clean
+.PHONY: run setup test chaos fuzz bench check kafka lock screenshots images host-image deploy undeploy deploy-check compose clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -74,10 +74,17 @@ kafka: .kafka/ready
 	@mvn -q -B -f infra/kafka/pom.xml dependency:copy-dependencies
 	@touch $@
 
+# The image of virtual hosts, for podman on this machine: make host-image BASE=debian:12; see infra/hosts/README.md.
+host-image:
+	@podman build --network host --isolation chroot --build-arg BASE=$(BASE) --tag $(HOST_IMAGE) infra/hosts
+
+BASE ?= ubuntu:24.04
+HOST_IMAGE ?= localhost/isotherm/host:latest
+
 # Pin the newest versions anew, with hashes. Only this needs pip-tools.
 lock:
-	@$(PYTHON) -m piptools compile $(LOCK) --extra build -o requirements.lock pyproject.toml
-	@$(PYTHON) -m piptools compile $(LOCK) --extra build --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	@$(PYTHON) -m piptools compile $(LOCK) --extra build --extra k8s -o requirements.lock pyproject.toml
+	@$(PYTHON) -m piptools compile $(LOCK) --extra build --extra k8s --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 LOCK := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header

@@ -150,6 +150,26 @@ class Settings(BaseSettings):
         12_000, description="Connections from one address: many devices may share one behind a router.", ge=1
     )
     health_port: int = Field(0, description="Port of /healthz, /readyz, /metrics; 0 picks a free one.", ge=0, le=65535)
+    hosts: Literal["off", "podman", "kubernetes"] = Field(
+        "off", description="What runs virtual hosts: podman on this machine, kubernetes, or nothing (off)."
+    )
+    hosts_image: str = Field(
+        "localhost/isotherm/host:latest", description="Image of virtual hosts; `make host-image` builds it.", min_length=1
+    )
+    hosts_network: str = Field(
+        "10.90.0.0/16", description="Where virtual hosts of podman have their networks, of 16 addresses each."
+    )
+    hosts_ports: str = Field(
+        "80,443,1883,8883,5683/udp,7300-7315,8000-8099",
+        description="Ports that a virtual host's address in Kubernetes has beside 22; those of podman have all.",
+    )
+    hosts_cluster_networks: str = Field(
+        "10.42.0.0/16,10.43.0.0/16,10.244.0.0/16",
+        description="Networks of the cluster's pods and services: no virtual host reaches them, nor they it.",
+    )
+    hosts_storage_class: str = Field(
+        "", description="Storage class of their volumes in Kubernetes; by default the cluster's."
+    )
     partitions: int = Field(8, description="Partitions of every topic: the shards. Fixed once data is stored.", ge=1)
     replication: int = Field(1, description="Replicas of every topic.", ge=1)
     group_session_seconds: float = Field(

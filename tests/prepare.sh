@@ -24,6 +24,7 @@ need podman podman
 need buildah buildah
 need runc runc
 need debootstrap debootstrap
+need ip iproute2
 [ -x /usr/lib/podman/netavark ] || packages+=(netavark)
 need cc gcc
 [ -e /usr/include/stdio.h ] || packages+=(libc6-dev)

@@ -12,6 +12,7 @@ log_in.py       log in and out, register, reset
 account.py      one's own password and sessions
 users.py        Admin: users, and the audit log
 devices.py      Admin: devices and their tokens
+hosts.py        Admin: virtual hosts
 overview.py     Admin: settings
 first.py        the first admin
 single_sign_on.py  log-in with an OpenID Connect provider; oidc.py is its protocol

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from dashboards.access import account, devices, log_in, notices, overview, single_sign_on, users
+from dashboards.access import account, devices, hosts, log_in, notices, overview, single_sign_on, users
 from dashboards.access.oidc import Provider
 from dashboards.access.site import Site
 from isotherm.configuration import Configurations
@@ -20,4 +20,5 @@ def add(app: FastAPI, site: Site, registry: Registry, configurations: Configurat
         single_sign_on.add(app, site, provider)
     users.add(app, site)
     devices.add(app, site, registry, configurations)
+    hosts.add(app, site)
     overview.add(app, site)

@@ -15,6 +15,7 @@ from dashboards.api import (
     configuration,
     devices,
     firmware,
+    hosts,
     problems,
     rejects,
     rules,
@@ -98,5 +99,6 @@ def build(
     app.include_router(rejects.router(settings, redis, once))
     app.include_router(tokens.router(accounts, once))
     app.include_router(users.router(accounts, settings, once))
+    app.include_router(hosts.router(accounts, settings, once))
     app.include_router(system.router(redis, figures, EventLog(redis, settings.partitions), settings.partitions))
     return app

@@ -49,6 +49,9 @@ SCOPES = {
     "system:read": Role.VIEWER,
     "tokens:read": Role.VIEWER,
     "tokens:write": Role.VIEWER,
+    "hosts:read": Role.VIEWER,
+    "hosts:write": Role.ADMIN,
+    "host-keys:write": Role.VIEWER,
     "users:read": Role.ADMIN,
     "users:write": Role.ADMIN,
 }

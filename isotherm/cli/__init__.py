@@ -92,6 +92,7 @@ COMMANDS = (
     LazyCommand(
         "notify", "isotherm.cli.notify:app", "Say who hears of alarms: by e-mail, webhook, or whatever apprise can reach."
     ),
+    LazyCommand("hosts", "isotherm.cli.hosts:app", "Virtual hosts: an environment for a user, entered by ssh with a key."),
     LazyCommand("bench", "isotherm.cli.bench:app", "Measure the local stack."),
 )
 """In the order of the help."""

@@ -248,6 +248,47 @@ class Key(msgspec.Struct, frozen=True):
     public: str
 
 
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtual host.
+
+    Attributes:
+        name: What it is called.
+        user: Whose it is.
+        state: How it is: ``running`` when its sshd answers; ``kept`` when only its volume is there.
+        detail: Why it is so, or what does not hold of it.
+        address: Its own; empty while it has none.
+        ssh: The command that enters it.
+        cpus: How many processors it may use at most.
+        memory, disk: As Kubernetes writes it: ``2Gi``.
+        image: What it was made from.
+        created: When, or None where that is not known.
+    """
+
+    name: str
+    user: str
+    state: str
+    detail: str
+    address: str
+    ssh: str
+    cpus: float
+    memory: str
+    disk: str
+    image: str
+    created: datetime | None
+
+
+class HostKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """The OpenSSH public keys that let into a virtual host.
+
+    Attributes:
+        keys: A line each.
+        etag: By which they can be changed as they were seen.
+    """
+
+    keys: list[str]
+    etag: str = ""
+
+
 class Reject(msgspec.Struct, frozen=True, kw_only=True):
     """What was refused. All of its texts are a stranger's.
 

@@ -18,8 +18,9 @@ from isotherm.settings import Settings
 from isotherm.store import client as stores
 from isotherm.store.events import EventLog
 from tests.api.conftest import HOT, Login
+from tests.dashboards.client import Client
 from tests.dashboards.stack import Web
-from tests.dashboards.test_access import kernel
+from tests.dashboards.test_access import PASSWORD, kernel
 
 pytestmark = pytest.mark.servers
 
@@ -327,3 +328,13 @@ async def test_events_come_in_pages_that_leave_nothing_out(login: Login, setting
         assert (await vera.get(f"/events?cursor={cursor}")).json["errors"][0] == {
             "field": "cursor", "value": cursor, "rule": "`next` of a page, as it was",
         }  # fmt: skip
+async def test_where_virtual_hosts_are_off_it_is_said_how_to_have_them(login: Login, web: Web) -> None:
+    anna = await login("anna", "read", "write")
+    for answer in (await anna.get("/hosts"), await anna.get("/hosts/lab"), await anna.delete("/hosts/lab")):
+        assert answer.status == 409
+        assert "virtual hosts are off: set ISOTHERM_HOSTS to podman" in answer.detail
+    async with Client(web.url) as browser:
+        await browser.log_in("anna", PASSWORD)
+        page = await browser.get("/admin/hosts")
+    assert (page.status, "Virtual hosts are off: set ISOTHERM_HOSTS to podman" in page.text) == (200, True)
+    assert "Create a host" not in page.text

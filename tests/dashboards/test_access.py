@@ -111,6 +111,7 @@ async def entries(settings: Settings, what: str) -> list[Any]:
         ("/login", 200, 303, 303, 303),
         ("/admin", 303, 403, 403, 200),
         ("/admin/devices", 303, 403, 403, 200),
+        ("/admin/hosts", 303, 403, 403, 200),
         ("/admin/audit", 303, 403, 403, 200),
         ("/admin/settings", 303, 403, 403, 200),
         ("/admin/", 303, 403, 403, 307),
@@ -134,6 +135,8 @@ FORMS = {
     "/admin/users/invite": {"role": "admin"},
     "/admin/devices/add": {"name": "kitchen"},
     "/admin/devices/token": {"name": "kitchen"},
+    "/admin/hosts/create": {"name": "lab", "user": "vera"},
+    "/admin/hosts/delete": {"name": "lab", "sure": "yes"},
 }
 
 

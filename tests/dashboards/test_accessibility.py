@@ -10,13 +10,17 @@ from axe_playwright_python.async_playwright import Axe
 
 from dashboards.shell import PAGES
 from isotherm.clock import now_us
+from isotherm.hosts import Spec
+from isotherm.hosts.kubernetes import Kubernetes
 from isotherm.limits import SECOND
 from isotherm.settings import Settings
+from tests.contracts.hosts import ADA
 from tests.dashboards.alarming import Alarming
 from tests.dashboards.people import log_in, register
 from tests.dashboards.stack import Filler, Web
 from tests.support import chromium as browsers
 from tests.support.chromium import IS_IDLE
+from tests.support.kubernetes_api import UNSCHEDULABLE, KubernetesApi
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
 
@@ -29,6 +33,8 @@ ADDRESSES = [
     "/compare?series=room-*/temperature",
     "/account",
     "/admin/devices",
+    "/admin/hosts",
+    "/admin/hosts/lab/keys",
     "/admin/audit",
     "/admin/settings",
     "/admin/nowhere",
@@ -62,8 +68,10 @@ LOOKS = {
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     directory = tmp_path_factory.mktemp("accessibility")
-    with Valkey(directory / "valkey") as valkey:
-        made = Settings(data_dir=directory, redis=valkey.url, web_port=free_port(), kafka="127.0.0.1:1")
+    with Valkey(directory / "valkey") as valkey, KubernetesApi(directory) as cluster, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        cluster.pod = UNSCHEDULABLE
+        made = Settings(data_dir=directory, redis=valkey.url, web_port=free_port(), kafka="127.0.0.1:1", hosts="kubernetes")
         asyncio.run(fill(made))
         yield made
 
@@ -85,6 +93,7 @@ async def fill(settings: Settings) -> None:
     await alarming.keep_rules()
     await alarming.say("room-1/temperature", 35.0, unit="Cel")
     await register(settings)
+    await Kubernetes(settings).create(Spec(name="lab", user="vera", keys=(ADA,)))
 
 
 @pytest.mark.parametrize("look", LOOKS)

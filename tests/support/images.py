@@ -22,6 +22,7 @@ BASE = "localhost/isotherm-test/debian:12"
 ENVIRONMENT = {"CONTAINERS_CONF": str(Path(__file__).with_name("containers.conf"))}
 
 LOCK = Path(tempfile.gettempdir()) / "isotherm-test-images.lock"
+PODMAN = shutil.which("podman") or "podman"
 PROGRAMS = ("podman", "buildah", "runc", "debootstrap")
 BUILD_SECONDS = 600.0
 TAIL_LINES = 20
@@ -37,7 +38,7 @@ def available() -> str | None:
 
 def podman(*arguments: str) -> str:
     """Run podman and return what it prints; raises RuntimeError with the end of its output when it fails."""
-    return _run("podman", *arguments)
+    return _run(PODMAN, *arguments)
 
 
 def debian_base() -> str:
@@ -107,7 +108,9 @@ def _mirror() -> list[str]:
 
 def _content_hash(folder: Path, containerfile: str, arguments: Mapping[str, str]) -> str:
     content = hashlib.sha256(repr((containerfile, sorted(arguments.items()))).encode())
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    ignored = folder / ".containerignore"
+    names = ignored.read_text().splitlines() if ignored.exists() else []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in names):
         mode = path.stat().st_mode & 0o111
         content.update(f"{path.relative_to(folder)} {mode} ".encode() + hashlib.sha256(path.read_bytes()).digest())
     return content.hexdigest()[:16]
