@@ -57,6 +57,7 @@ def unavailable() -> str | None:
 
 
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+_NSENTER = shutil.which("nsenter") or "nsenter"
 
 
 Space = TypeVar("Space", bound="Namespace")
@@ -83,7 +84,7 @@ class Namespace:
     @property
     def pids(self) -> list[int]:
         """Of the processes that it consists of."""
-        return [self._holder.pid, *(program.pid for program in self._programs)]
+        return [self._holder.pid, *(program.pid for program in self._programs if program.poll() is None)]
 
     def is_running(self) -> bool:
         """Tell whether it is still there."""
@@ -91,7 +92,7 @@ class Namespace:
 
     def within(self, *command: str) -> list[str]:
         """Return what runs a program in it."""
-        return ["nsenter", f"--net={self.path}", "--", *command]
+        return [_NSENTER, f"--net={self.path}", "--", *command]
 
     def run(
         self, *command: str, check: bool = True, given: str | None = None, **environment: str
@@ -136,7 +137,7 @@ class Namespace:
 
     def refuses(self, address: str, size: int) -> bool:
         """Tell whether a packet of so many bytes, to be sent whole, is refused at once as too long."""
-        said = self.run("ping", "-n", "-q", "-c", "1", "-W", "0.2", "-M", "do", "-s", str(size), address, check=False)
+        said = self.run("ping", "-n", "-c", "1", "-W", "0.2", "-M", "do", "-s", str(size), address, check=False)
         return said.returncode == 1 and "message too long" in said.stderr
 
     def links(self) -> dict[str, dict[str, Any]]:
@@ -284,6 +285,14 @@ class Lab:
             said, _ = program.communicate(timeout=SECONDS)
             assert program.returncode == 0, f"{host.name}: {said}"
         self.wait_until_alive()
+
+    def clean(self, host: Host) -> None:
+        """Take a host's overlay away, and its pods."""
+        for pod in host.pods:
+            pod.end()
+        host.pods.clear()
+        host.overlay("down")
+        wait_for(lambda: set(host.links()) <= {"lo", "eth0", "eth1", "ovs-netdev"}, "interfaces to be gone")
 
     def wait_until_alive(self) -> None:
         """Wait until BFD says of each tunnel on each host that is up that it is alive."""

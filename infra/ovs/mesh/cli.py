@@ -25,10 +25,7 @@ def main() -> int:
     options = _options()
     try:
         return _COMMANDS[options.command](options)
-    except OverlayError as error:
-        print(f"overlay: {error}", file=sys.stderr)
-        return WRONG
-    except OSError as error:
+    except (OverlayError, OSError) as error:
         print(f"overlay: {error}", file=sys.stderr)
         return WRONG
 
@@ -57,7 +54,7 @@ def _options() -> argparse.Namespace:
 
 def _read(options: argparse.Namespace) -> tuple[Overlay, Node]:
     try:
-        overlay = nodelist.parse(options.nodes.read_text())
+        overlay = nodelist.parse(options.nodes.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
         raise OverlayError(
             f"the node list {options.nodes} cannot be read ({error.strerror}): say where it is with --nodes"
@@ -89,13 +86,13 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=2))
     else:
-        print(
-            f"{found['node']}: {found['state']}; {found['pods']} pods, MTU {found['mtu']}, datapath {found['datapath'] or '-'}"
-        )
+        print(f"{me.name}: {found['state']}; {found['pods']} pods, MTU {overlay.mtu}, datapath {found['datapath'] or '-'}")
         for name, tunnel in found["tunnels"].items():
-            print(f"  {name:<16} {tunnel['address']:<16} BFD {tunnel['bfd'] or 'not started'}")
-        for title in ("parts", "changes"):
-            print(*(f"  {title[:-1]}: {line}" for line in found[title]), sep="\n") if found[title] else None
+            print(f"  {name:<16} {tunnel['address']:<16} BFD {tunnel['bfd']}")
+        for line in found["parts"]:
+            print(f"  there is {line}")
+        for line in found["changes"]:
+            print(f"  `overlay up`: {line}")
     return 0 if found["state"] == "up" else FAILED
 
 

@@ -93,11 +93,11 @@ class Found:
 
     def parts(self) -> list[str]:
         """Say which of our parts are there."""
-        said = [f"{name} of Open vSwitch" for name, switch in (self.switches or {}).items() if switch.mark]
+        said = [f"{name} of Open vSwitch" for name, switch in sorted((self.switches or {}).items()) if switch.mark]
         bridge = self.links.get(names.POD_BRIDGE)
         if bridge and bridge.alias == names.MARK:
             said.append(f"{bridge.name} with {' '.join(map(str, bridge.addresses)) or 'no address'}")
-        said += [f"port {port.name}" for port in self.ports.values() if self._is_ours(port)]
+        said += [f"port {port.name}" for _, port in sorted(self.ports.items()) if self._is_ours(port)]
         said += [f"route {route.destination}" for route in self.our_routes()]
         if self.rules is not None:
             said.append(f"nftables' table {names.TABLE}")

@@ -129,7 +129,7 @@ def parse(text: str) -> Overlay:
     if not file.has_section("overlay"):
         raise NodeListError("there is no section [overlay]: it names the underlay, such as underlay = 192.168.56.0/24")
     common = _Section("overlay", file["overlay"], ("pods", "underlay", "mtu", "vni", "datapath"))
-    pods = common.get("pods", _network, "10.244.0.0/16")
+    pods = common.get("pods", _pods, "10.244.0.0/16")
     underlay = common.get("underlay", _network)
     overlay = Overlay(
         pods=pods,
@@ -181,8 +181,7 @@ def _node(title: str, values: Mapping[str, str], pods: IPv4Network) -> Node:
     if not _NAME.fullmatch(name):
         raise NodeListError(f"[{title}]: a node's name has 1 to 63 of a-z, 0-9 and -, and neither begins nor ends with -")
     section = _Section(title, values, ("number", "address", "outside"))
-    parts = 2 ** (NODE_PREFIX - pods.prefixlen) if pods.prefixlen in POD_PREFIXES else 1
-    number = section.get("number", _between(1, max(parts - 1, 1)))
+    number = section.get("number", _between(1, 2 ** (NODE_PREFIX - pods.prefixlen) - 1))
     return Node(
         name,
         number,
@@ -193,10 +192,6 @@ def _node(title: str, values: Mapping[str, str], pods: IPv4Network) -> Node:
 
 
 def _check_networks(overlay: Overlay) -> None:
-    if overlay.pods.prefixlen not in POD_PREFIXES:
-        raise NodeListError(
-            f"[overlay] pods is {overlay.pods}: expected /{POD_PREFIXES[0]} to /{POD_PREFIXES[-1]}, a /24 a node"
-        )
     for name, network in (("pods", overlay.pods), ("underlay", overlay.underlay)):
         if not any(network.subnet_of(private) for private in PRIVATE):
             raise NodeListError(
@@ -259,6 +254,13 @@ def _network(text: str) -> IPv4Network:
     if "/" not in text:
         raise ValueError("expected a network such as 192.168.56.0/24")
     return IPv4Network(text)
+
+
+def _pods(text: str) -> IPv4Network:
+    network = _network(text)
+    if network.prefixlen not in POD_PREFIXES:
+        raise ValueError(f"expected /{POD_PREFIXES[0]} to /{POD_PREFIXES[-1]}, of which each node has a /24")
+    return network
 
 
 def _interface(text: str) -> IPv4Interface:
