@@ -135,6 +135,11 @@ class Namespace:
         """Tell whether an address answers, within 3 s."""
         return self.run("ping", "-n", "-q", "-c", "1", "-W", "3", *options, address, check=False).returncode == 0
 
+    def reaches(self, address: str, port: int) -> bool:
+        """Tell whether a server listens there."""
+        call = f"import socket; socket.create_connection(({address!r}, {port}), 1)"
+        return self.run(sys.executable, "-S", "-E", "-c", call, check=False).returncode == 0
+
     def refuses(self, address: str, size: int) -> bool:
         """Tell whether a packet of so many bytes, to be sent whole, is refused at once as too long."""
         said = self.run("ping", "-n", "-c", "1", "-W", "0.2", "-M", "do", "-s", str(size), address, check=False)
