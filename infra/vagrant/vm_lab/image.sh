@@ -5,10 +5,12 @@
 set -euo pipefail
 
 directory=${1:?say where to}
+# shellcheck disable=SC2016  # apt's own $(SITE)
 mirror=$(apt-get indextargets --format '$(SITE)' 'Release: bookworm' 'Created-By: Packages' | head -1)
 packages=(
     linux-image-cloud-amd64 systemd-sysv udev kmod dbus
-    openvswitch-switch nftables iproute2 iputils-ping containernetworking-plugins python3-minimal openssl procps
+    openvswitch-switch nftables iproute2 iputils-ping containernetworking-plugins python3 openssl procps curl
+    ca-certificates
 )
 
 rm -rf "$directory"
