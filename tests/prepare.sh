@@ -19,6 +19,14 @@ need collectd collectd-core
 need openssl openssl
 need node nodejs
 need make make
+need ovs-vswitchd openvswitch-switch
+need nft nftables
+need ip iproute2
+need ping iputils-ping
+need vagrant vagrant
+need shellcheck shellcheck
+[ -e /usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json ] || packages+=(vagrant-libvirt)
+[ -e /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)
 need cc gcc
 [ -e /usr/include/stdio.h ] || packages+=(libc6-dev)
 [ -e /usr/share/i18n/locales/de_DE ] || packages+=(locales)

@@ -12,7 +12,7 @@ from mesh.errors import NodeListError, OverlayError
 from mesh.found import Found, Link, Port, Route, Switch
 from mesh.nodelist import parse
 from mesh.plan import COMPLETE, Place, mark, steps, tunnel
-from mesh.refusals import check
+from mesh.refusals import check, check_state
 from mesh.wanted import conflist, rules
 
 from tests.support.overlay_lab import OVERLAY
@@ -186,6 +186,7 @@ def test_after_a_boot_the_kernels_part_is_made_again() -> None:
 
 def check_reasons(found: Found, text: str = GOOD) -> None:
     """Refuse as `up` does, but for what is asked of the kernel and the wire, which a switch that is ours spares."""
+    check_state(found)
     check(parse(text), WHERE, found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,10 +285,26 @@ def test_down_leaves_nothing_and_gives_the_underlay_back(bare: Host) -> None:
     assert not list((bare.directory / "cni").iterdir()) and not (bare.directory / "leases" / "isotherm").exists()
 
 
-def test_an_up_that_was_killed_is_half_up_until_down(bare: Host, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "moment", "there"),
+    [
+        ("nft", "-f -", "cni0 with 10.244.3.1/16, port ovsup, port vx1, port vx2, eth0's addresses on br-phy)"),
+        ("ip", "address replace", "port ovsup, eth0's addresses on br-phy)"),
+        (
+            "ovs-vsctl",
+            "--timeout=10 --may-exist add-port br-pod vx2",
+            "cni0 with 10.244.3.1/16, port ovsup, port vx1, eth0's",
+        ),
+    ],
+    ids=["rules", "underlay", "tunnels"],
+)
+def test_an_up_that_was_killed_is_half_up_until_down(
+    program: str, moment: str, there: str, bare: Host, tmp_path: Path
+) -> None:
     before = state(bare)
-    killer = tmp_path / "nft"
-    killer.write_text('#!/bin/sh\n[ "$1" = -f ] && kill -KILL $PPID && exit\nexec /usr/sbin/nft "$@"\n')
+    real = shutil.which(program, path=bare.environment["PATH"])
+    killer = tmp_path / program
+    killer.write_text(f'#!/bin/sh\ncase "$*" in *"{moment}"*) kill -KILL $PPID; exit;; esac\nexec {real} "$@"\n')
     killer.chmod(0o755)
     killed = bare.overlay("up", check=False, PATH=f"{tmp_path}:{bare.environment['PATH']}")
     assert killed.returncode == -signal.SIGKILL
@@ -296,10 +313,7 @@ def test_an_up_that_was_killed_is_half_up_until_down(bare: Host, tmp_path: Path)
     refused = bare.overlay("up", check=False)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "the overlay is half up, an `up` has not ended (there is br-phy of Open vSwitch, br-pod of" in refused.stderr
-    assert (
-        "cni0 with 10.244.3.1/16, port ovsup, port vx1, port vx2, eth0's addresses on br-phy): `overlay down`"
-        in refused.stderr
-    )
+    assert there in refused.stderr and "`overlay down` cleans it away" in refused.stderr
     assert bare.status()["state"] == "half up"
     assert state(bare) == half
 

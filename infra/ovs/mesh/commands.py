@@ -23,6 +23,7 @@ def up(overlay: Overlay, me: Node, say: Say, *, is_trial: bool = False) -> None:
     """
     refusals.check_programs()
     found = look()
+    refusals.check_state(found)
     where = refusals.place(overlay, me, found)
     refusals.check(overlay, where, found)
     todo = plan.steps(overlay, where, found)

@@ -59,6 +59,18 @@ def place(overlay: Overlay, me: Node, found: Found) -> Place:
     return Place(me, interface(me.address), interface(me.outside.ip) if me.outside else "")
 
 
+def check_state(found: Found) -> None:
+    """Refuse where it cannot be told what is there, or where that is half of something.
+
+    Raises:
+        OverlayError: so it is.
+    """
+    if found.switches is None:
+        raise OverlayError(f"Open vSwitch does not answer: {_why_not()}: start it (systemctl start openvswitch-switch)")
+    for reason in half_up(found):
+        raise OverlayError(reason)
+
+
 def check(overlay: Overlay, where: Place, found: Found) -> None:
     """Refuse what would not work, or what would take from others.
 
@@ -70,9 +82,6 @@ def check(overlay: Overlay, where: Place, found: Found) -> None:
 
 
 def _reasons(overlay: Overlay, where: Place, found: Found) -> Iterator[str]:
-    if found.switches is None:
-        yield f"Open vSwitch does not answer: {_why_not()}: start it (systemctl start openvswitch-switch)"
-    yield from half_up(found)
     switch = (found.switches or {}).get(names.SWITCH)
     if switch and not switch.mark:
         yield f"Open vSwitch has a bridge {names.SWITCH} that is not ours: remove it (ovs-vsctl del-br {names.SWITCH})"

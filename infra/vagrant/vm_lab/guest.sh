@@ -59,7 +59,7 @@ pod() {
 
 address_of() { echo "10.244.$1.20"; }
 answers() { in_pod ping -n -q -c 1 -W 1 "$@"; }
-refuses() { in_pod ping -n -c 1 -W 1 -M "do" -s "$2" "$1" 2>&1 | grep -q 'message too long'; }
+refuses() { [[ $(in_pod ping -n -c 1 -W 1 -M "do" -s "$2" "$1" 2>&1) == *"message too long"* ]]; }
 bfd_is() { ovs-vsctl get interface "$1" bfd_status | grep -q " state=$2\|{state=$2"; }
 kernel_datapath() { ovs-dpctl show | grep -q vxlan_sys_4789 && [ -d /sys/module/openvswitch ]; }
 
@@ -75,7 +75,7 @@ transfer() { # number of the node, MB
 
 serve() {
     while :; do
-        got=$(in_pod python3 -S -E "$peers" serve 0.0.0.0 7000 | tail -1)
+        got=$(in_pod python3 -S -E "$peers" serve 0.0.0.0 7000 2>/dev/null | grep '^{')
         [ -z "$got" ] || say "got $got"
     done
 }
