@@ -232,12 +232,13 @@ def test_another_mtu_in_the_list_is_taken_over(lab: Lab) -> None:
 
 
 def test_status_says_what_is_there_and_check_finds_nothing_wrong(lab: Lab) -> None:
-    for host in lab.hosts:
+    checks = [host.start(*host.overlay_command("check", "--json")) for host in lab.hosts]
+    for host, checked in zip(lab.hosts, checks, strict=True):
         status = host.status()
         assert (status["state"], status["datapath"], status["changes"]) == ("up", "netdev", [])
         assert set(status["tunnels"]) == {"h1", "h2", "h3"} - {host.node}
-        found = json.loads(host.overlay("check", "--json").stdout)
-        assert len(found) == 13 and all(one["is_good"] for one in found)
+        found = json.loads(checked.communicate(timeout=30)[0])
+        assert checked.returncode == 0 and len(found) == 13 and all(one["is_good"] for one in found)
 
 
 def test_check_says_which_tunnel_is_not_split_off_and_up_mends_it(lab: Lab) -> None:
@@ -255,19 +256,19 @@ def test_check_says_which_tunnel_is_not_split_off_and_up_mends_it(lab: Lab) -> N
 def test_check_sees_a_loop(lab: Lab) -> None:
     """A cable from the pods' bridge to Open vSwitch's beside the uplink, which nobody should lay."""
     host = lab.hosts[0]
-    for name in ("vx2", "vx3"):
-        host.vsctl("set", "interface", name, "options:remote_ip=192.168.56.250")  # the loop is to be this host's alone
+    lab.write_nodes(1)  # the loop is to be this host's alone
+    host.overlay("up")
     host.run("ip", "link", "add", "loop0", "type", "veth", "peer", "name", "loop1")
     try:
         host.run("ip", "link", "set", "loop0", "master", "cni0", "up")
-        host.vsctl("add-port", "br-pod", "loop1")
         host.run("ip", "link", "set", "loop1", "up")
+        host.vsctl("add-port", "br-pod", "loop1")
         checked = host.overlay("check", check=False)
         assert "BAD   what is sent to all does not come back" in checked.stdout
     finally:
         host.run("ip", "link", "del", "loop0")
         host.vsctl("--if-exists", "del-port", "br-pod", "loop1")
-        host.overlay("up")
+    assert host.overlay("check").returncode == 0
 
 
 def test_down_leaves_nothing_and_gives_the_underlay_back(bare: Host) -> None:

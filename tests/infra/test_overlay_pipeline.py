@@ -6,7 +6,7 @@ import json
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,14 @@ class Cluster:
 
     def run(self, *arguments: str) -> Any:
         """Run one of our commands beside the worker; returns what it printed."""
-        return self.worker.run(*ISOTHERM, *arguments, **self.settings).stdout.strip()
+        return self.worker.run(*ISOTHERM, *arguments, environment=self.settings).stdout.strip()
 
     def simulate(self, token: str, *options: str) -> subprocess.Popen[str]:
         """Start devices in a pod of the third host that send to the connector on the second."""
         pod = self.three.pods[0] if self.three.pods else self.three.pod("sensors")
         target = f"{self.connector.address}:7301"
         fleet = ("--devices", str(len(DEVICES)), "--rate", str(RATE_HZ), "--target", target, "--token", token)
-        return pod.start(*ISOTHERM, "simulate", *fleet, *options, "--json", **self._own(pod))
+        return pod.start(*ISOTHERM, "simulate", *fleet, *options, "--json", environment=self._own(pod))
 
     def logs(self) -> str:
         """Return what all have logged."""
@@ -75,14 +75,14 @@ class Cluster:
 
     def _isotherm(self, host: Host, *arguments: str) -> Pod:
         pod = host.pod(arguments[0])
-        self._start(pod, *ISOTHERM, *arguments, **self._own(pod))
+        self._start(pod, *ISOTHERM, *arguments, environment=self._own(pod))
         return pod
 
     def _own(self, pod: Pod) -> dict[str, str]:
         return {**self.settings, "ISOTHERM_HOST": pod.address, "ISOTHERM_DATA_DIR": str(self.directory / pod.name)}
 
-    def _start(self, pod: Pod, *command: str, **environment: str) -> None:
-        pod.start(*command, log=self.directory / f"{pod.name}.log", **environment)
+    def _start(self, pod: Pod, *command: str, environment: Mapping[str, str] | None = None) -> None:
+        pod.start(*command, log=self.directory / f"{pod.name}.log", environment=environment)
 
 
 @pytest.fixture(scope="module")

@@ -135,9 +135,9 @@ def test_nodes_have_certificates_of_one_authority_for_their_own_addresses(tmp_pa
     made = tmp_path / "secrets"
 
     def names_in(node: str) -> str:
-        certificate = made / node / "node.crt"
-        subprocess.run([openssl, "verify", "-CAfile", made / "ca.crt", certificate], check=True, capture_output=True)
-        shown = [openssl, "x509", "-noout", "-ext", "subjectAltName", "-in", certificate]
+        certificate = str(made / node / "node.crt")
+        subprocess.run([openssl, "verify", "-CAfile", str(made / "ca.crt"), certificate], check=True, capture_output=True)
+        shown = (openssl, "x509", "-noout", "-ext", "subjectAltName", "-in", certificate)
         return subprocess.run(shown, check=True, capture_output=True, text=True).stdout.splitlines()[1].strip()
 
     assert names_in("cp1") == "DNS:cp1, IP Address:192.168.56.11, IP Address:192.168.57.11"

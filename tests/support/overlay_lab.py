@@ -95,13 +95,17 @@ class Namespace:
         return [_NSENTER, f"--net={self.path}", "--", *command]
 
     def run(
-        self, *command: str, check: bool = True, given: str | None = None, **environment: str
+        self,
+        *command: str,
+        check: bool = True,
+        given: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end."""
         done = subprocess.run(
             self.within(*command),
             input=given,
-            env={**self.environment, **environment},
+            env={**self.environment, **(environment or {})},
             capture_output=True,
             text=True,
             timeout=SECONDS,
@@ -109,13 +113,15 @@ class Namespace:
         assert done.returncode == 0 or not check, f"{self.name}: {' '.join(command)}\n{done.stdout}{done.stderr}"
         return done
 
-    def start(self, *command: str, log: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, *command: str, log: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         """Start a program that ends with us; its output goes to a log, or can be read from it."""
         with contextlib.ExitStack() as stack:
             output: IO[Any] | int = stack.enter_context(log.open("ab")) if log else subprocess.PIPE
             program = subprocess.Popen(
                 [*_MORTAL, *self.within(*command)],
-                env={**self.environment, **environment},
+                env={**self.environment, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -195,7 +201,7 @@ class Host(Namespace):
 
     def overlay(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the overlay's script."""
-        return self.run(*self.overlay_command(*arguments), check=check, **environment)
+        return self.run(*self.overlay_command(*arguments), check=check, environment=environment)
 
     def overlay_command(self, *arguments: str) -> list[str]:
         """Return the command line of the overlay's script on this host."""
@@ -246,11 +252,13 @@ class Pod(Namespace):
             done = self.host.run(
                 str(CNI / plugin["type"]),
                 given=json.dumps(given),
-                CNI_COMMAND=verb,
-                CNI_CONTAINERID=f"{self.name}-{self.host.node}",
-                CNI_NETNS=self.path,
-                CNI_IFNAME="eth0",
-                CNI_PATH=str(CNI),
+                environment={
+                    "CNI_COMMAND": verb,
+                    "CNI_CONTAINERID": f"{self.name}-{self.host.node}",
+                    "CNI_NETNS": self.path,
+                    "CNI_IFNAME": "eth0",
+                    "CNI_PATH": str(CNI),
+                },
             )
             result = json.loads(done.stdout or "{}")
         return result
