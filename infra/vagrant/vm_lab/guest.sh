@@ -94,7 +94,7 @@ first_node() {
     say "cut w1"
     step "the loss of node 2 is seen" until_so 60 bfd_is vx2 down
     step "node 3 is not disturbed" answers "$(address_of 3)"
-    step "node 2 comes again after its boot" until_so 240 bfd_is vx2 up
+    step "node 2 comes again after its boot" until_so 400 bfd_is vx2 up
     step "its pods answer" until_so 60 answers 10.244.2.1
     step "overlay check after the boot" until_so 30 /opt/isotherm/ovs/overlay check --node "$node"
     step "down" /opt/isotherm/ovs/overlay down

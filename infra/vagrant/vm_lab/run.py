@@ -18,7 +18,6 @@ import os
 import queue
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -75,7 +74,6 @@ class Machine:
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(disk)], check=True)
         networks = [("underlay", lab.port), *([("outside", lab.port + 1)] if name in OUTSIDE else [])]
         self.name = name
-        self._monitor = lab.directory / f"{name}.monitor"
         self._said = lab.said
         kernel = f"root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet lab.node={name}"
         command = [
@@ -88,41 +86,50 @@ class Machine:
                 "-drive",
                 f"file={lab.content},if=virtio,format=raw,readonly=on",
             ),
-            *("-device", "virtio-rng-pci", "-qmp", f"unix:{self._monitor},server=on,wait=off"),
+            *("-device", "virtio-rng-pci"),
         ]
         for index, (network, at) in enumerate(networks):
             command += ["-netdev", f"socket,id={network},mcast=230.0.0.1:{at},localaddr=127.0.0.1"]
             command += ["-device", f"virtio-net-pci,netdev={network},mac=52:54:00:00:{index:02x}:{number:02x}"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        self._command = command
+        self._console = IMAGE.parent / f"{name}.log"
+        self._console.write_bytes(b"")
+        self.start()
+
+    def start(self) -> None:
+        """Switch it on."""
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
-        self.console: list[str] = []
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listener.start()
 
     def pull_the_plug(self) -> None:
-        """Reset it, as a power cut does."""
-        with socket.socket(socket.AF_UNIX) as monitor:
-            monitor.connect(str(self._monitor))
-            with monitor.makefile("rw") as talk:
-                talk.readline()
-                for command in ("qmp_capabilities", "system_reset"):
-                    talk.write(json.dumps({"execute": command}) + "\n")
-                    talk.flush()
-                    talk.readline()
+        """Switch it off without a word."""
+        self._process.kill()
+        self._process.wait()
+        self._listener.join()
 
-    def end(self) -> None:
-        """Switch it off."""
-        self.process.kill()
-        self.process.wait()
+    def last_lines(self) -> str:
+        """Return the end of what was on its console."""
+        return self._console.read_text(errors="replace")[-1500:]
 
-    def _listen(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.console.append(line.rstrip())
-            _, found, what = line.strip().partition("LAB ")
-            if found:
-                self._said.put((self.name, what))
-        self._said.put((self.name, "ended"))
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with self._console.open("a") as console:
+            for line in process.stdout:
+                console.write(line)
+                console.flush()
+                _, found, what = line.strip().partition("LAB ")
+                if found:
+                    self._said.put((self.name, what))
+        if process.wait() >= 0:  # else we have killed it
+            self._said.put((self.name, "FAILED: it has ended"))
 
 
 def main() -> int:
@@ -156,7 +163,7 @@ def _run(directory: Path, accelerator: str) -> int:
         faults, passed = _follow(machines, lab.said, began)
     finally:
         for machine in machines.values():
-            machine.end()
+            machine.pull_the_plug()
     print(f"{passed} steps passed, {faults} failed, {time.monotonic() - began:.0f} s", flush=True)
     return 1 if faults or not passed else 0
 
@@ -175,17 +182,18 @@ def _follow(machines: dict[str, Machine], said: queue.Queue[tuple[str, str]], be
         print(f"{time.monotonic() - began:6.1f} s  {name:<4} {what}", flush=True)
         passed += what.startswith("ok ")
         kind, _, rest = what.partition(" ")
-        if what.startswith("FAILED") or what == "ended":
+        if what.startswith("FAILED"):
             faults += 1
             if name in machines:
-                print("\n".join(f"        {line}" for line in machines[name].console[-15:]), flush=True)
-            if what == "ended":
-                waiting.clear()
+                print(machines[name].last_lines(), flush=True)
         elif kind in sums:
             sums[kind].add(json.loads(rest)["sha256"])
         elif kind == "cut":
             machines[rest].pull_the_plug()
+            machines[rest].start()
         waiting.discard(what)
+        if what == "FAILED: it has ended":
+            break
     if not sums["sent"] or not sums["sent"] <= sums["got"]:
         print("FAILED: what was sent over TCP is not what has come", flush=True)
         faults += 1
