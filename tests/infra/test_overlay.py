@@ -428,8 +428,8 @@ def test_a_run_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
 
 
 def namespace_of(process: psutil.Process) -> str | None:
-    """Return the network namespace that a process is in, while it is there."""
+    """Return the network namespace that a process is in; None when it is gone, or none of our business."""
     try:
         return str(Path(f"/proc/{process.pid}/ns/net").readlink())
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
