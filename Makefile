@@ -1,7 +1,7 @@
 # make run    the whole pipeline with a simulated fleet, at http://localhost:7300/
 # make test   every test, with its own set-up, WORKERS=4 at a time; ARGS="-n0 --pdb" one after the other
 # make check  ruff, mypy --strict, import-linter
-# make chaos, make fuzz, make bench: the long ones
+# make chaos, make fuzz, make bench, make vm-lab: the long ones
 # make images, make deploy OVERLAY=local, make undeploy OVERLAY=local: on Kubernetes; make compose: with Docker
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # A machine may name further places to look for wheels; the hashes hold wherever they come from.
 
-.PHONY: run setup test chaos fuzz bench check kafka lock screenshots images host-image deploy undeploy deploy-check compose clean
+.PHONY: run setup test chaos fuzz bench check vm-lab kafka lock screenshots images host-image deploy undeploy deploy-check compose clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -60,6 +60,10 @@ bench: setup
 	@for protocol in tcp http ws mqtt coap; do $(BIN)/isotherm bench ingest --protocol $$protocol --json $(ARGS) || exit 1; done
 	@$(BIN)/isotherm bench store --json
 
+# The overlay on three emulated machines with the kernel's datapath; root, QEMU and debootstrap, and no hardware support.
+vm-lab:
+	@$(PYTHON) infra/vagrant/vm_lab/run.py $(ARGS)
+
 check: $(VENV)/ready-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -107,4 +111,4 @@ screenshots: $(VENV)/ready-dev
 	@$(BIN)/python infra/screenshots.py
 
 clean:
-	@rm -rf $(VENV) .isotherm .kafka .checkov .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .isotherm .kafka .checkov .vm-lab .mypy_cache .ruff_cache *.egg-info

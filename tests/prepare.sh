@@ -24,8 +24,18 @@ need podman podman
 need buildah buildah
 need runc runc
 need debootstrap debootstrap
-need ip iproute2
+need iptables iptables
 [ -x /usr/lib/podman/netavark ] || packages+=(netavark)
+[ -x /usr/lib/podman/aardvark-dns ] || packages+=(aardvark-dns)
+need catatonit catatonit
+need ovs-vswitchd openvswitch-switch
+need nft nftables
+need ip iproute2
+need ping iputils-ping
+need vagrant vagrant
+need shellcheck shellcheck
+[ -e /usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json ] || packages+=(vagrant-libvirt)
+[ -e /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)
 need cc gcc
 [ -e /usr/include/stdio.h ] || packages+=(libc6-dev)
 [ -e /usr/share/i18n/locales/de_DE ] || packages+=(locales)

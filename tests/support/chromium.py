@@ -59,10 +59,12 @@ class Browser:
 
 
 @asynccontextmanager
-async def chromium(*, width: int = 1280, height: int = 800, **context: Any) -> AsyncIterator[Browser]:
+async def chromium(
+    *, width: int = 1280, height: int = 800, executable: Path = EXECUTABLE, **context: Any
+) -> AsyncIterator[Browser]:
     """A fresh browser with one page; further options are those of Playwright's ``new_context``."""
     async with async_playwright() as playwright:
-        program = await playwright.chromium.launch(executable_path=EXECUTABLE, args=list(OPTIONS))
+        program = await playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
         try:
             made = await program.new_context(viewport={"width": width, "height": height}, **context)
             made.set_default_timeout(TIMEOUT_MS)
