@@ -328,6 +328,8 @@ async def test_events_come_in_pages_that_leave_nothing_out(login: Login, setting
         assert (await vera.get(f"/events?cursor={cursor}")).json["errors"][0] == {
             "field": "cursor", "value": cursor, "rule": "`next` of a page, as it was",
         }  # fmt: skip
+
+
 async def test_where_virtual_hosts_are_off_it_is_said_how_to_have_them(login: Login, web: Web) -> None:
     anna = await login("anna", "read", "write")
     for answer in (await anna.get("/hosts"), await anna.get("/hosts/lab"), await anna.delete("/hosts/lab")):
