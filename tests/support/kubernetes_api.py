@@ -104,7 +104,10 @@ class KubernetesApi:
             protocol_version = "HTTP/1.1"
 
             def answer(self) -> None:
-                api._serve(self)
+                try:
+                    api._serve(self)
+                except ConnectionError:
+                    self.close_connection = True  # who asked did not wait for the answer
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
