@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
@@ -124,8 +125,6 @@ async def test_a_reading_sent_to_the_connector_pod_is_seen_through_the_web_pod(s
         await page.wait_for_load_state()
         await browser.open(f"{web}/device?id=room-001")
         await page.wait_for_function(DRAWN, timeout=60_000)
-        if folder := os.environ.get("ISOTHERM_SCREENSHOTS"):
-            await page.screenshot(path=f"{folder}/pods.png")
         assert browser.errors == []
 
 
@@ -155,8 +154,11 @@ def test_all_of_it_is_exchanged_under_load_and_no_acknowledged_reading_is_lost(s
 
     assert all(account["acknowledged"] > 0 and account["dropped"] == 0 for account in accounts.values()), accounts
     deadline = time.monotonic() + DRAIN_SECONDS
-    while any((stored := _stored(stack))[protocol] < accounts[protocol]["acknowledged"] for protocol in LOAD):
+    stored: Counter[str] = Counter()
+    while any(stored[protocol] < accounts[protocol]["acknowledged"] for protocol in LOAD):
         assert time.monotonic() < deadline, f"stored {stored} of {accounts}"
+        with contextlib.suppress(RuntimeError):  # the store may be slow just now, and then the command says so
+            stored = _stored(stack)
     assert all(stored[protocol] <= accounts[protocol]["sent"] for protocol in LOAD), "numbered readings are stored once"
 
 
