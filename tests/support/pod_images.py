@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "infra/images/build"
 PARTS = ("connector", "worker", "web", "simulator", "valkey", "mosquitto", "kafka")
 FOLDERS = ("isotherm", "connectors", "agents", "dashboards", "simulator", "infra/images")
-PREFIX = "localhost/isotherm-test-"
+PREFIX = "localhost/isotherm-test-of-"
 LOCK = Path(tempfile.gettempdir()) / "isotherm-test-pod-images.lock"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -28,13 +28,13 @@ def registry(*parts: str) -> str:
     images.debian_base()
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one builds, the others find it built
-        known = images.podman("image", "ls", "--format", "{{.Repository}}").split()
+        known = images.podman("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
         for part in parts or PARTS:
-            if not any(one.startswith(f"{name}/") and one.endswith(part) for one in known):
+            if not any(one.startswith(f"{name}/") and one.partition(":")[0].endswith(part) for one in known):
                 build(part, registry=name)
-        for old in {one for one in known if one.startswith(PREFIX) and not one.startswith(f"{name}/")}:
+        for old in (one for one in known if one.startswith(PREFIX) and not one.startswith(f"{name}/")):
             with contextlib.suppress(RuntimeError):  # another run may use it
-                images.podman("image", "rm", *images.podman("image", "ls", "--quiet", old).split())
+                images.podman("image", "rm", old)
     return name
 
 
