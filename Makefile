@@ -1,7 +1,7 @@
 # make run    the whole pipeline with a simulated fleet, at http://localhost:7300/
 # make test   every test, with its own set-up, WORKERS=4 at a time; ARGS="-n0 --pdb" one after the other
 # make check  ruff, mypy --strict, import-linter
-# make chaos, make fuzz, make bench, make vm-lab: the long ones
+# make chaos, make fuzz, make bench, make vm-lab, make k8s-lab: the long ones
 # make images, make deploy OVERLAY=local, make undeploy OVERLAY=local: on Kubernetes; make compose: with Docker
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # A machine may name further places to look for wheels; the hashes hold wherever they come from.
 
-.PHONY: run setup test chaos fuzz bench check vm-lab kafka lock screenshots images host-image deploy undeploy deploy-check compose clean
+.PHONY: run setup test chaos fuzz bench check vm-lab k8s-lab kafka lock screenshots images host-image deploy undeploy deploy-check compose clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -64,6 +64,18 @@ bench: setup
 vm-lab:
 	@$(PYTHON) infra/vagrant/vm_lab/run.py $(ARGS)
 
+# Deployments on Kubernetes' own API server and controllers, built of its modules with Go: ten minutes of CPU the first time.
+k8s-lab: $(VENV)/ready-dev .k8s-lab/control-plane .k8s-lab/etcd
+	@ISOTHERM_K8S_LAB=1 $(BIN)/pytest tests/infra/test_cluster.py $(ARGS)
+
+.k8s-lab/%: tests/peers/kubernetes/%/main.go tests/peers/kubernetes/%/go.sum
+	@echo "Building Kubernetes' $* …"
+	@cd tests/peers/kubernetes/$* && CGO_ENABLED=0 go build -buildvcs=false -ldflags "$(KUBERNETES)" -o $(CURDIR)/$@ .
+
+# It says which version it is, as its own builds do.
+KUBERNETES := -s -w -X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 \
+	-X k8s.io/component-base/version.gitMinor=34
+
 check: $(VENV)/ready-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -111,4 +123,4 @@ screenshots: $(VENV)/ready-dev
 	@$(BIN)/python infra/screenshots.py
 
 clean:
-	@rm -rf $(VENV) .isotherm .kafka .checkov .vm-lab .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .isotherm .kafka .checkov .vm-lab .k8s-lab .mypy_cache .ruff_cache *.egg-info
