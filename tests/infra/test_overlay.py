@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.conftest import missing
-from tests.support.overlay_lab import CLIENT, ROOT, Host, Lab, Namespace, Pod, join, unavailable, wait_for
+from tests.support.overlay_lab import CLIENT, MORTAL, ROOT, Host, Lab, Namespace, Pod, join, unavailable, wait_for
 
 pytestmark = pytest.mark.servers
 
@@ -411,15 +411,17 @@ def test_an_address_that_somebody_else_has_is_refused(bare: Host, empty_lab: Lab
 def test_a_run_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     if reason := unavailable():
         missing(reason)
-    command = [sys.executable, "-m", "tests.support.overlay_lab", str(tmp_path / "lab")]
+    command = [*MORTAL, sys.executable, "-m", "tests.support.overlay_lab", str(tmp_path / "lab")]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert run.stdout is not None
-    there = json.loads(run.stdout.readline())
-    programs = [psutil.Process(pid) for pid in there["pids"]]
-    assert len(programs) == 14 and set(there["namespaces"]) == set(map(namespace_of, programs)) - {None}
-    killed_at = time.time()
-    run.kill()
-    run.communicate()
+    try:
+        assert run.stdout is not None
+        there = json.loads(run.stdout.readline())
+        programs = [psutil.Process(pid) for pid in there["pids"]]
+        assert len(programs) == 14 and set(there["namespaces"]) == set(map(namespace_of, programs))
+        killed_at = time.time()
+    finally:
+        run.kill()
+        run.communicate()
     _, left = psutil.wait_procs(programs, timeout=30)
     assert not left
     # The kernel gives the numbers of namespaces that are gone to new ones of other people.

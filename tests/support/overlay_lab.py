@@ -70,7 +70,7 @@ class Namespace:
         self.name = name
         self.environment = {**os.environ, "PATH": _PATH, **(environment or {})}
         self._programs: list[subprocess.Popen[str]] = []
-        self._holder = subprocess.Popen([*_MORTAL, "unshare", "--net", "sleep", "infinity"], env=self.environment)
+        self._holder = subprocess.Popen([*MORTAL, "unshare", "--net", "sleep", "infinity"], env=self.environment)
         ours = Path("/proc/self/ns/net").readlink()
         wait_for(lambda: self.is_running() and Path(self.path).readlink() != ours, f"namespace {name}")
         self.inode = str(Path(self.path).readlink())
@@ -120,7 +120,7 @@ class Namespace:
         with contextlib.ExitStack() as stack:
             output: IO[Any] | int = stack.enter_context(log.open("ab")) if log else subprocess.PIPE
             program = subprocess.Popen(
-                [*_MORTAL, *self.within(*command)],
+                [*MORTAL, *self.within(*command)],
                 env={**self.environment, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -370,7 +370,7 @@ def wait_for(condition: Any, what: str, seconds: float = SECONDS) -> None:
         time.sleep(POLL_SECONDS)
 
 
-_MORTAL: Sequence[str] = ("setpriv", "--pdeathsig", "KILL", "--")
+MORTAL: Sequence[str] = ("setpriv", "--pdeathsig", "KILL", "--")
 """Has a program end with the thread that has started it."""
 
 
