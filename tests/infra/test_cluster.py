@@ -39,6 +39,12 @@ def deploy(plane: ControlPlane, *arguments: str) -> str:
     return done.stdout if done.returncode == 0 else f"refused: {done.stderr}"
 
 
+def of_the_cluster(plane: ControlPlane) -> set[tuple[str, str]]:
+    """Return what there is that no namespace has."""
+    kinds = "clusterroles,clusterrolebindings,storageclasses,persistentvolumes,customresourcedefinitions"
+    return {(one["kind"], one["metadata"]["name"]) for one in plane.items(kinds)}
+
+
 @pytest.mark.parametrize("overlay", NAMESPACES)
 def test_an_overlay_is_admitted_runs_again_unchanged_and_leaves_nothing(plane: ControlPlane, overlay: str) -> None:
     namespace = NAMESPACES[overlay]
@@ -46,7 +52,7 @@ def test_an_overlay_is_admitted_runs_again_unchanged_and_leaves_nothing(plane: C
         plane.kubectl("create", "namespace", namespace)
         plane.kubectl("label", "namespace", namespace, OURS)
         plane.kubectl("create", "secret", "generic", "isotherm-tls", f"--namespace={namespace}")
-    before = [plane.items(kind) for kind in ("clusterroles", "clusterrolebindings", "storageclasses", "persistentvolumes")]
+    before = of_the_cluster(plane)
 
     assert "created" in deploy(plane, "deploy", overlay, "--wait", "0")
     owners = [one for one in render(K8S / "overlays" / overlay) if one["kind"] in ("Deployment", "StatefulSet")]
@@ -56,14 +62,14 @@ def test_an_overlay_is_admitted_runs_again_unchanged_and_leaves_nothing(plane: C
         return all(named(found, one["kind"], one["metadata"]["name"])["status"].get("replicas", 0) for one in owners)
 
     plane.until(all_pods_are_made, "the controllers make pods")  # PodSecurity refuses pods, not what owns them
-    passwords = plane.items("secrets", f"--namespace={namespace}")
+    passwords = {one["metadata"]["name"]: one.get("data") for one in plane.items("secrets", f"--namespace={namespace}")}
     assert "created" not in deploy(plane, "deploy", overlay, "--wait", "0").replace("isotherm-topics created", "")
-    assert [one["data"] for one in plane.items("secrets", f"--namespace={namespace}")] == [one["data"] for one in passwords]
+    again = {one["metadata"]["name"]: one.get("data") for one in plane.items("secrets", f"--namespace={namespace}")}
+    assert again == passwords
 
     assert "taken away" in deploy(plane, "undeploy", overlay, "--yes")
     assert namespace not in {one["metadata"]["name"] for one in plane.items("namespaces")}
-    after = [plane.items(kind) for kind in ("clusterroles", "clusterrolebindings", "storageclasses", "persistentvolumes")]
-    assert after == before
+    assert of_the_cluster(plane) == before
 
 
 def test_what_is_on_the_volumes_may_stay(plane: ControlPlane) -> None:

@@ -1,0 +1,71 @@
+"""infra/compose.yaml: the same servers, parts and settings as on a cluster."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from isotherm.settings import PREFIX, Settings
+from tests.infra.test_manifests import K8S
+from tests.support.manifests import pod_of, render, workloads
+
+COMPOSE = K8S.parent / "compose.yaml"
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
+
+
+def test_images_are_those_of_the_manifests() -> None:
+    known = {
+        container["image"]
+        for one in workloads(render(K8S / "overlays/local"))
+        for container in pod_of(one)["spec"]["containers"]
+    }
+    assert {one["image"] for one in SERVICES.values()} == known
+
+
+def test_every_part_runs_and_is_asked_how_it_is() -> None:
+    assert {"tcp", "http", "coap", "mqtt", "worker", "analytics", "web", "topics", "simulator"} <= set(SERVICES)
+    for name, service in SERVICES.items():
+        assert "test" in service["healthcheck"] or service["healthcheck"]["disable"], name
+
+
+def test_ours_may_not_write_to_their_root_and_have_no_rights() -> None:
+    for name, service in SERVICES.items():
+        if "isotherm-" in service["image"]:
+            assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+
+
+def test_ports_are_open_on_this_machine_alone_and_variables_are_settings() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name, service in SERVICES.items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
+        assert {one for one in service.get("environment", {}) if one.startswith(PREFIX)} <= known
+
+
+def test_what_is_waited_for_is_there_and_can_say_that_it_is() -> None:
+    for name, service in SERVICES.items():
+        for other, condition in service.get("depends_on", {}).items():
+            if condition["condition"] == "service_healthy":
+                assert "test" in SERVICES[other]["healthcheck"], f"{name} waits for {other}"
+            elif condition["condition"] == "service_completed_successfully":
+                assert SERVICES[other]["restart"] == "no", f"{name} waits for {other}"
+
+
+def test_passwords_are_made_once_and_by_chance(tmp_path: Path) -> None:
+    program = tmp_path / "compose-secrets"
+    program.write_bytes((COMPOSE.parent / "compose-secrets").read_bytes())
+    program.chmod(0o755)
+    subprocess.run([program], check=True, env={"PATH": os.environ["PATH"]})
+    made = {path.name: path.read_text() for path in (tmp_path / ".secrets").iterdir()}
+    subprocess.run([program], check=True, env={"PATH": os.environ["PATH"]})
+    assert {path.name: path.read_text() for path in (tmp_path / ".secrets").iterdir()} == made
+    password = made["ISOTHERM_REDIS"].split(":")[2].split("@")[0]
+    assert len(password) == 48 and f"requirepass {password}\n" in made["password.conf"]
+    assert stat.S_IMODE((tmp_path / ".secrets").stat().st_mode) == 0o700
+    assert {source["file"] for source in yaml.safe_load(COMPOSE.read_text())["secrets"].values()} == {
+        f".secrets/{name}" for name in made
+    }
