@@ -10,7 +10,9 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
+from agents.downsample import NAME
 from isotherm.settings import PREFIX, Settings
+from isotherm.topics import READINGS
 from tests.infra.conftest import add_components
 from tests.support import apache_kafka
 from tests.support.manifests import K8S, Document, load_deploy, matches, named, pod_of, render, workloads
@@ -211,3 +213,8 @@ def test_kafka_is_the_one_that_the_tests_ran_with() -> None:
         pytest.skip(reason)
     image = pod_of(named(render(K8S / "overlays/local"), "StatefulSet", "kafka"))["spec"]["containers"][0]["image"]
     assert any(apache_kafka.LIBS.glob(f"kafka-clients-{image.rpartition(':')[2]}.jar"))
+
+
+def test_workers_are_scaled_by_how_far_their_own_group_is_behind(whole: list[Document]) -> None:
+    (trigger,) = named(whole, "ScaledObject", "isotherm-worker")["spec"]["triggers"]
+    assert (trigger["metadata"]["consumerGroup"], trigger["metadata"]["topic"]) == (f"isotherm-{NAME}", READINGS.name)
