@@ -324,7 +324,7 @@ class Dispatcher:
             if outlet is None or command is None:
                 return
             try:
-                given = await outlet.give(command)
+                given = await (await self._newest(device, outlet)).give(command)
             except (ConnectionError, TimeoutError) as error:
                 log.warning("command %s for %s was cut off: nobody knows whether it has it: %r", command.id, device, error)
                 return  # its claim lapses
@@ -332,6 +332,12 @@ class Dispatcher:
             returned = returned + 1 if given == "returned" else 0
             if returned:
                 await self._wait(device, BACK_SECONDS[min(returned, len(BACK_SECONDS)) - 1])
+
+    async def _newest(self, device: str, outlet: Outlet) -> Outlet:
+        """Return the way to a device that has come anew while the store was asked, else the one that was found before."""
+        with suppress(Unavailable):
+            return await self._outlet_of(device) or outlet
+        return outlet
 
     async def _next(self, device: str) -> Command | None:
         """Take up what comes next for a device: its commands, then its configuration."""

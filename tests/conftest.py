@@ -32,14 +32,14 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first, then those of whole stacks, the longest."""
+    """Fast tests first, then those that make images and wait for them, then those of whole stacks, the longest."""
     items.sort(key=_turn)
 
 
 def _turn(item: pytest.Item) -> int:
     if not (item.get_closest_marker("servers") or item.get_closest_marker("browser")):
         return 0
-    return 1 if item.path.parent.name == "end_to_end" else 2
+    return {"infra": 1, "hosts": 1, "end_to_end": 2}.get(item.path.parent.name, 3)
 
 
 def missing(reason: str) -> None:

@@ -19,7 +19,7 @@ for minor in $(seq 17 36); do platforms="$platforms --platform=manylinux_2_${min
 # shellcheck disable=SC2086
 /build/pip/bin/pip install --quiet --disable-pip-version-check --root-user-action=ignore --require-hashes --no-deps --no-compile \
     --only-binary=:all: --python-version=3.11 --implementation=cp $platforms --target="$folder" -r "$part.txt"
-rm -rf "$folder/bin" "$folder/share"
+rm -rf "${folder:?}/bin" "${folder:?}/share"
 find "$folder" -depth -type d -name tests -exec rm -rf {} +
 # Arrow's ways to other people's clouds.
 rm -rf "$folder"/pyarrow/*flight* "$folder"/pyarrow/*s3* "$folder"/pyarrow/*gcsfs* "$folder"/pyarrow/*azurefs* "$folder"/pyarrow/*hdfs* \

@@ -12,7 +12,7 @@ cd "$folder"
 lib=usr/lib/python3.11
 ln -s python3.11 usr/bin/python3
 cp /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/
-rm -rf usr/lib/*/gconv usr/lib/*/audit usr/sbin usr/bin/tini-static $lib/ensurepip $lib/lib2to3 $lib/sqlite3 $lib/lib-dynload/_sqlite3* \
+rm -rf usr/lib/*/gconv usr/lib/*/audit usr/sbin lib/*/libmvec.so.* usr/bin/tini-static $lib/ensurepip $lib/lib2to3 $lib/sqlite3 $lib/lib-dynload/_sqlite3* \
     $lib/test $lib/pydoc_data $lib/__pycache__
 python3 -m compileall -q --invalidation-mode unchecked-hash $lib
 

@@ -117,6 +117,7 @@ NOT_BACKED_UP: Mapping[str, str] = {
     "iso:{accounts}:tries:*": "attempts to log in, of a quarter of an hour",
     "iso:{accounts}:known:*": "which addresses people have logged in from: they do again",
     "iso:{api}:once:*": "answers to requests, of a day",
+    "iso:{api}:rate:*": _MOMENT,
     "iso:partitions": "the file says in its head how many there are",
     RESTORING: "it is there while a restore is at work",
 }

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from isotherm.commands import Command
+from isotherm.commands import Command, Control
 from isotherm.configuration import Configurations
 from isotherm.errors import Unavailable
 from isotherm.store.client import Client
@@ -84,3 +84,25 @@ async def test_a_device_that_comes_while_the_store_is_away_is_given_its_configur
             async with asyncio.timeout(10):
                 assert (await after.given.get()).id == "configuration-1"
         assert not slow.is_away
+
+
+async def test_a_device_that_comes_while_its_command_is_taken_up_is_told_by_the_way_that_it_came(
+    redis: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = Outlet(), Outlet()
+    async with dispatching(redis) as bench:
+        claim, comes = Control.claim, [True]
+
+        async def slow(control: Control, device: str, via: str) -> Command | None:
+            found = await claim(control, device, via)
+            if comes and bench.dispatcher._outlets:
+                comes.clear()
+                bench.dispatcher.enter("lamp", after)  # type: ignore[arg-type]
+            return found
+
+        monkeypatch.setattr(Control, "claim", slow)
+        await bench.configurations.change("lamp", {"interval": 5}, "eve")
+        with bench.dispatcher.reaching("lamp", before):  # type: ignore[arg-type]
+            async with asyncio.timeout(10):
+                assert (await after.given.get()).id == "configuration-1"
+            assert before.given.empty()

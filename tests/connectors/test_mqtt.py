@@ -667,7 +667,7 @@ async def test_a_message_that_a_decoder_of_ours_fails_at_is_kept_and_others_go_o
 
 
 async def test_the_password_of_a_broker_is_not_shown() -> None:
-    assert "secret" not in repr(Bench(mqtt_username="me", mqtt_password="secret").settings)
+    assert "hunter2" not in repr(Bench(mqtt_username="me", mqtt_password="hunter2").settings)
 
 
 # Decoders of one's own.

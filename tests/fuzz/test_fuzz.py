@@ -11,7 +11,7 @@ import pytest
 from tests.fuzz.run import seeds
 from tests.fuzz.targets import TARGETS
 
-RUNS = 20_000
+RUNS = 10_000
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import yaml
 
 from isotherm.settings import PREFIX, Settings
-from tests.infra.test_manifests import K8S
-from tests.support.manifests import pod_of, render, workloads
+from tests.support.manifests import K8S, pod_of, render, workloads
 
 COMPOSE = K8S.parent / "compose.yaml"
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]

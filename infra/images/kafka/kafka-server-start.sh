@@ -1,2 +1,3 @@
 #!/bin/sh
+# shellcheck disable=SC2086 # these are several options
 exec java ${KAFKA_HEAP_OPTS:--Xmx256m} -XX:TieredStopAtLevel=1 -cp "/opt/kafka/libs/*" kafka.Kafka "$@"
