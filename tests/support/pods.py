@@ -102,7 +102,7 @@ class Pods:
         grace = pod_of(pod.workload)["spec"].get("terminationGracePeriodSeconds", 30)
         images.podman("pod", "stop", "--time", str(grace), pod.name)
         images.podman("pod", "rm", "--force", pod.name)
-        self._remove_volumes(f"{pod.name}-config-")
+        self._remove_volumes(f"{pod.name}-")
         del self._running[pod.host]
 
     def run(self, pod: Pod, *command: str) -> str:
@@ -180,6 +180,13 @@ class Pods:
                 # podman 4.3 ends with a nil pointer where optional is not said, and does not decode secrets.
                 volume["configMap"] = {"name": own, "optional": False}
                 yield self._config(what, own)
+        # podman 4.3 makes a volume of that very name of each emptyDir: all pods of the machine would share it.
+        own_names = {one["name"]: f"{name}-{one['name']}" for one in spec["volumes"] if "emptyDir" in one}
+        for one in spec["volumes"]:
+            one["name"] = own_names.get(one["name"], one["name"])
+        for container in (*spec.get("initContainers", ()), *spec["containers"]):
+            for mount in container.get("volumeMounts", ()):
+                mount["name"] = own_names.get(mount["name"], mount["name"])
         for claim in document["spec"].get("volumeClaimTemplates", ()):
             own = f"{self._run}-claim-{host}-{claim['metadata']['name']}"
             spec["volumes"].append({"name": claim["metadata"]["name"], "persistentVolumeClaim": {"claimName": own}})
