@@ -335,6 +335,8 @@ class Dispatcher:
 
     async def _newest(self, device: str, outlet: Outlet) -> Outlet:
         """Return the way to a device that has come anew while the store was asked, else the one that was found before."""
+        if outlet is self._broker:
+            return outlet  # always the same; and looking for it may wait for strangers
         with suppress(Unavailable):
             return await self._outlet_of(device) or outlet
         return outlet
