@@ -56,7 +56,6 @@ class Pods:
         self._documents = documents
         self._run = f"iso{os.getpid()}"
         self._secrets: dict[str, dict[str, str]] = {}
-        self._running: dict[str, Pod] = {}
 
     def __enter__(self) -> Self:
         remove(self._run)
@@ -90,7 +89,6 @@ class Pods:
             manifest.write_text(yaml.safe_dump_all(self._pod(document, name, host, ordinal, args)))
             images.podman("kube", "play", "--network", ":".join((self._run, ",".join(options))), str(manifest))
         pod = Pod(name, host, document, self._address(name))
-        self._running[host] = pod
         if document["kind"] == "Job":
             self._wait_until_done(pod)
         else:
@@ -103,7 +101,6 @@ class Pods:
         images.podman("pod", "stop", "--time", str(grace), pod.name)
         images.podman("pod", "rm", "--force", pod.name)
         self._remove_volumes(f"{pod.name}-")
-        del self._running[pod.host]
 
     def run(self, pod: Pod, *command: str) -> str:
         """Run a command of ours in a pod's first container, and return what it prints."""
