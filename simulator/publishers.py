@@ -24,6 +24,8 @@ POLL_SECONDS = 30.0
 OBSERVE_SECONDS = 60.0
 """After so long a CoAP device observes anew: what it has heard is not fresh any more (Max-Age, RFC 7641 §3.3.1)."""
 
+TURNED_AWAY = frozenset({"auth", "unavailable"})
+"""Reasons that a TCP connector gives for closing: nothing of the connection is taken in any more."""
 
 Say = Callable[[Mapping[str, Any]], None]
 """Sends a reply; there may be several to one command."""
@@ -174,6 +176,8 @@ class TcpPublisher:
             while line := await reader.readline():
                 said = json.loads(line)
                 if "error" in said:
+                    if said["error"]["reason"] in TURNED_AWAY:
+                        raise ConnectionRefusedError(said["error"]["detail"])
                     self._refused += int(said["error"]["count"])
                 elif "ack" in said:
                     self._acknowledged = int(said["ack"])

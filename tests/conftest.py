@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from isotherm.settings import Settings
@@ -17,6 +18,9 @@ from tests.support import apache_kafka, families
 from tests.support.valkey import Valkey
 
 EMBEDDED, APACHE = "embedded", "apache-kafka"
+
+hypothesis.settings.register_profile("isotherm", deadline=None)  # how long an example takes depends on what else runs
+hypothesis.settings.load_profile("isotherm")
 
 
 def pytest_configure() -> None:

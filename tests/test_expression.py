@@ -54,7 +54,7 @@ def python_says(text: str, values: dict[str, float]) -> float:
         return math.nan
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(TEXTS, st.tuples(NUMBERS, NUMBERS, NUMBERS))
 @example("((a if b else 2.0) % temperature)", (1.0, 0.0, 0.0))
 def test_an_expression_is_what_python_says(text: str, given_values: tuple[float, float, float]) -> None:
@@ -162,7 +162,7 @@ def test_what_is_too_long_too_deep_or_too_wide_is_refused(text: str) -> None:
         Expression.parse(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=60) | st.text("ab1.(`) +-*/<>=![]{}:'\"#\\\n,ifelsandort", max_size=60))
 def test_any_text_is_an_expression_or_is_refused(text: str) -> None:
     try:

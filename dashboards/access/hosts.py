@@ -21,7 +21,7 @@ START_SECONDS = 5.0
 
 _DONE = {
     "create": "The host runs.",
-    "starting": "The host is starting: load this page again in a moment.",
+    "starting": "The host is starting.",
     "keys": "These keys let in from now on.",
     "delete": "The host is deleted, with its volume.",
     "keep": "The host is deleted; its volume is kept.",

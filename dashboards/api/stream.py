@@ -53,6 +53,8 @@ BEAT_SECONDS = 0.2
 
 MAX_ID_CHARS = 4_000
 
+_ENDS = "End after so many seconds, with what has come by then; 0 asks for that alone, as often as one likes."
+
 GOING_AWAY = 1001
 """Of the close message (RFC 6455 §7.4.1): another connection goes on after the last id."""
 
@@ -72,13 +74,15 @@ def router(feed: Feed, reader: Reader, audit: Audit) -> APIRouter:
         series: Names,
         last_event_id: Annotated[str, Header(max_length=MAX_ID_CHARS, description="`id` of the last event seen.")] = "",
         after: Annotated[str, Query(max_length=MAX_ID_CHARS, description="The same, for who cannot send headers.")] = "",
+        seconds: Annotated[float, Query(ge=0, le=STREAM_SECONDS, description=_ENDS)] = STREAM_SECONDS,
     ) -> Response:
         """Follow series: an event for the readings that have come, in columns: `time` in µs since the epoch, and `value`.
 
         Without an id it begins with the readings that come from now on. With one it goes on after it, if that is less than
         two hours ago; when it is more, what is older is in `/series`. A WebSocket at the same address has the same as JSON.
+        Each ends after a quarter of an hour: ask again after the last id.
         """
-        follower = await begun(series, last_event_id or after)
+        follower = await begun(series, last_event_id or after, seconds)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         events = (as_event(news) async for news in follower.news())
         return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
@@ -87,7 +91,7 @@ def router(feed: Feed, reader: Reader, audit: Audit) -> APIRouter:
         asked = socket.query_params
         try:
             check(socket, "series:read")
-            follower = await begun(asked.getlist("series"), asked.get("after", ""))
+            follower = await begun(asked.getlist("series"), asked.get("after", ""), parse_seconds(asked.get("seconds", "")))
         except IsothermError as error:
             if isinstance(error, NotAllowed):
                 await note(audit, socket, error)
@@ -98,14 +102,14 @@ def router(feed: Feed, reader: Reader, audit: Audit) -> APIRouter:
 
     routes.add_websocket_route("/stream", stream_messages)  # ours alone: FastAPI gives websockets to HTTPBearer, which fails
 
-    async def begun(series: Sequence[str], after: str) -> Follower:
+    async def begun(series: Sequence[str], after: str, seconds: float) -> Follower:
         names = checked_series(series)
         cursors = parse_id(after, names)
         if not cursors:
             cursors = {
                 name: cursor for name, (_, cursor) in (await reader.tails(dict.fromkeys(names), now_us() - LATENESS)).items()
             }
-        return Follower(feed, reader, cursors)
+        return Follower(feed, reader, cursors, seconds)
 
     return routes
 
@@ -136,34 +140,38 @@ def end_all() -> None:
 class Follower:
     """One client: is woken by the feed, and reads on from its own cursors."""
 
-    def __init__(self, feed: Feed, reader: Reader, cursors: Mapping[str, Cursor | None]) -> None:
+    def __init__(self, feed: Feed, reader: Reader, cursors: Mapping[str, Cursor | None], seconds: float) -> None:
         self._feed = feed
         self._reader = reader
         self._cursors = dict(cursors)
+        self._seconds = seconds
         self._woken = asyncio.Event()
         self._is_ended = False
         _open.add(self)
 
     async def news(self) -> AsyncIterator[News]:
-        """Yield what comes, and after each silence nothing, until STREAM_SECONDS have passed."""
-        until = time.monotonic() + STREAM_SECONDS
+        """Yield what comes, and after each silence nothing, until its time is over; what has come by then is told."""
+        until = time.monotonic() + self._seconds
         for name in self._cursors:
             self._feed.watch_series(name, self)
         try:
             yield News(event_id(self._cursors), is_first=True)
-            while time.monotonic() < until and not self._is_ended:
+            while not self._is_ended:
                 self._woken.clear()
                 try:
                     found = await self._reader.tails(self._cursors, _since(self._cursors))
                 except Unavailable:
                     yield News(event_id(self._cursors), problem="the store does not answer; this goes on by itself")
                     found = {}
-                if any(len(points) for points, _ in found.values()):
+                some = {name: points for name, (points, _) in found.items() if len(points)}
+                if some:
                     self._cursors = {name: cursor for name, (_, cursor) in found.items()}
-                    some = {name: points for name, (points, _) in found.items() if len(points)}
                     yield News(event_id(self._cursors), some)
-                    await asyncio.sleep(BEAT_SECONDS)
-                elif not await self._news():
+                if (left := until - time.monotonic()) <= 0:
+                    return
+                if some:
+                    await asyncio.sleep(min(BEAT_SECONDS, left))
+                elif not await self._news(min(KEEPALIVE_SECONDS, left)):
                     yield News(event_id(self._cursors))
         finally:
             self._feed.release(self)
@@ -185,9 +193,9 @@ class Follower:
         """Never: it reads when it can send."""
         return False
 
-    async def _news(self) -> bool:
+    async def _news(self, seconds: float) -> bool:
         with suppress(TimeoutError):
-            async with asyncio.timeout(KEEPALIVE_SECONDS):
+            async with asyncio.timeout(seconds):
                 return await self._woken.wait()
         return False
 
@@ -223,6 +231,21 @@ def parse_id(text: str, names: Sequence[str]) -> dict[str, Cursor | None]:
         said = f"this id is of no event of these series: {error}"
         raise BadField("Last-Event-ID", said, "`id` of an event, as it was") from error
     return dict(zip(names, places, strict=True))
+
+
+def parse_seconds(text: str) -> float:
+    """Return how long a stream is asked to be.
+
+    Raises:
+        BadField: it is none of 0 to STREAM_SECONDS.
+    """
+    try:
+        seconds = float(text or STREAM_SECONDS)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= STREAM_SECONDS:
+        raise BadField("seconds", f"seconds is {text[:40]!r}", f"a number, 0 to {STREAM_SECONDS:g}")
+    return seconds
 
 
 def _chunk(text: str) -> tuple[int, int]:

@@ -157,7 +157,7 @@ def told(events: Iterable[Event]) -> list[Told]:
     return [Told(event.kind, event.alarm, event.since, event.time, event.value) for event in events]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(STEPS, st.sets(st.sampled_from(RULES), min_size=1), st.data())
 def test_the_engine_says_what_a_naive_one_says_however_packs_come_together(
     steps: list[Any], rules: set[Rule], data: st.DataObject
@@ -189,7 +189,7 @@ def test_the_engine_says_what_a_naive_one_says_however_packs_come_together(
 ARRIVING = st.lists(st.lists(READINGS, min_size=1, max_size=6), max_size=10)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ARRIVING, st.sets(st.sampled_from(RULES), min_size=1), st.data())
 def test_a_restart_is_not_noticed_whatever_comes_late_or_again(
     steps: list[Any], rules: set[Rule], data: st.DataObject
@@ -486,7 +486,7 @@ TYPES = st.sampled_from(["", "pump", "door"])
 TARGETS = st.lists(st.tuples(PATTERNS, st.sampled_from(["t", "*", "h?", "x/h", "x*"]), LABELS, TYPES), max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TARGETS, NAMES, st.sampled_from(["t", "h", "h1", "x/h"]), st.sets(LABELS.filter(bool)), TYPES)
 def test_the_index_finds_the_rules_that_match(
     targets: list[tuple[str, str, str, str]], name: str, metric: str, labels: set[str], type: str

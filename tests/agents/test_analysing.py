@@ -253,7 +253,7 @@ ends = st.lists(st.sampled_from(["fine", "fine", "killed before", "killed after"
 
 
 @given(ends, st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(0, 100))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_wherever_the_process_ends_what_is_made_is_that_of_an_undisturbed_run(
     server: Valkey, steps: list[str], together: list[int], seed: int
 ) -> None:

@@ -92,7 +92,7 @@ CHANNELS = [
 class TestNotifications:
     """The same promises of what reads events: what waits to be told is the same."""
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.lists(EVENT, max_size=20), st.lists(st.integers(1, 6), min_size=20, max_size=20))
     def test_the_same_messages_wait_however_events_come_together_and_over_restarts(
         self, rows: list[tuple[int, str, str, bool]], together: list[int]

@@ -288,7 +288,7 @@ DEATHS = st.tuples(st.just("death"), st.tuples(st.integers(0, 3), st.sampled_fro
 RESTARTS = st.tuples(st.just("restart"), st.none())
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(EVENTS, PASSING, ANSWERS, DEATHS, RESTARTS), max_size=25))
 def test_every_state_change_is_told_once_or_listed_as_given_up_whatever_dies_and_fails(steps: list[tuple[str, Any]]) -> None:
     asyncio.run(_whatever(steps))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.async_api import expect
 
 from isotherm import client as programs
 from isotherm.client import operations
@@ -16,10 +18,11 @@ from tests.api.conftest import Login
 from tests.api.program import Program
 from tests.contracts.hosts import ADA, BOB
 from tests.dashboards.client import Client
-from tests.dashboards.people import register
+from tests.dashboards.people import log_in, register
 from tests.dashboards.stack import Web
 from tests.dashboards.test_access import PASSWORD, kernel
-from tests.support.kubernetes_api import UNSCHEDULABLE, KubernetesApi
+from tests.support import chromium as browsers
+from tests.support.kubernetes_api import RUNNING, UNSCHEDULABLE, KubernetesApi
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
 
@@ -204,6 +207,28 @@ async def test_an_admin_creates_one_on_the_page_and_deletes_it(browser: Client, 
     assert cluster.of("persistentvolumeclaims")
     await browser.post(f"{PAGE}/delete", PAGE, name="lab", sure="yes")
     assert cluster.objects == {}
+
+
+async def test_the_page_shows_that_a_host_has_started_and_keeps_what_is_typed_meanwhile(
+    web: Web, anna: Program, cluster: KubernetesApi
+) -> None:
+    if missing := browsers.available():
+        pytest.skip(missing)
+    cluster.pod = UNSCHEDULABLE
+    await anna.post("/hosts", FORM)
+    async with browsers.chromium() as browser:
+        page = browser.page
+        await log_in(page, web.url + PAGE, "anna")
+        state = page.get_by_role("row", name="lab").get_by_role("cell").nth(1)
+        await expect(state).to_contain_text("starting")
+        await page.get_by_label("Name").fill("another")
+        for pod in cluster.of("pods", namespace_name("lab")):
+            pod["status"] = copy.deepcopy(RUNNING)
+        for one in cluster.of("statefulsets", namespace_name("lab")):
+            one["status"]["readyReplicas"] = 1
+        await expect(state).to_have_text("running", timeout=20_000)
+        await expect(page.get_by_label("Name")).to_have_value("another")
+        assert browser.errors == []
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,32 @@ async def test_every_reading_comes_once_late_ones_and_those_of_a_lost_connection
 
 
 @pytest.mark.parametrize("transport", ["events", "messages"])
+async def test_one_who_asks_for_what_there_is_by_now_is_told_it_and_no_more(
+    settings: Settings, web: Web, filler: Filler, transport: str
+) -> None:
+    async with following(settings, web, transport) as stream:
+        id = stream.id
+    assert await until_it_ends(settings, web, transport, id) == []
+    await filler.write({SERIES[0]: [(now_us(), 8.0), (now_us(), 9.0)]})
+    assert await until_it_ends(settings, web, transport, id) == [8.0, 9.0]
+
+
+async def until_it_ends(settings: Settings, web: Web, transport: str, id: str) -> list[float]:
+    """Return the values of the first series in a stream of no seconds."""
+    headers = await token_of(settings, "vera", "read")
+    path = f"{web.url}{PATH}&after={id}&seconds=0"
+    async with aiohttp.ClientSession() as client, asyncio.timeout(20):
+        if transport == "messages":
+            async with client.ws_connect(path, headers=headers) as socket:
+                told = [message.json() async for message in socket]
+        else:
+            async with client.get(path, headers=headers) as answer:
+                lines = (await answer.text()).splitlines()
+            told = [{"readings": json.loads(line[6:])} for line in lines if line.startswith("data: ")]
+    return [value for one in told for value in one.get("readings", {}).get(SERIES[0], {}).get("value", [])]
+
+
+@pytest.mark.parametrize("transport", ["events", "messages"])
 async def test_an_open_stream_does_not_keep_the_process_from_stopping(settings: Settings, web: Web, transport: str) -> None:
     async with following(settings, web, transport):
         seconds = await asyncio.to_thread(web.stop)
@@ -161,6 +187,8 @@ async def test_a_websocket_that_may_not_be_opened_is_told_why(settings: Settings
     assert await refused(**await token_of(settings, "vera", "devices:read")) == 403
     assert await refused("/api/v1/stream", **vera) == 422
     assert await refused(PATH + "&after=nonsense", **vera) == 422
+    for seconds in ("-1", "901", "nan", "soon"):
+        assert await refused(f"{PATH}&seconds={seconds}", **vera) == 422
     async with Client(web.url) as browser:
         await browser.log_in("vera", PASSWORD)
         assert await refused(Cookie=browser.cookie, Origin="http://evil.example") == 403

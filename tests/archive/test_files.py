@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from isotherm.archive import csv_file
@@ -65,7 +65,6 @@ UNITS = st.sampled_from(["", "Cel", '%RH, "relative"', "°C\n", "'"])
     width=st.sampled_from([0, 1, SECOND // 2, 10 * SECOND, HOUR]),
     unit=UNITS,
 )
-@settings(deadline=None)
 def test_what_is_written_is_read_again_to_the_last_bit(
     form: str, rows: list[tuple[int, float]], width: int, unit: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

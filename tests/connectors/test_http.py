@@ -287,7 +287,7 @@ async def test_chunks_may_have_extensions_and_trailers() -> None:
         assert (await peer.hear()).status == 204
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lines=st.lists(
         st.sampled_from(

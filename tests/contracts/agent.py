@@ -132,7 +132,7 @@ values = st.one_of(
 rows = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 60), values), max_size=12)
 packs_of_rows = st.lists(rows, min_size=1, max_size=8)
 arrivals = st.lists(st.sampled_from([0, 1, 2, 60]), min_size=8, max_size=8)
-modest = settings(max_examples=25, deadline=None)
+modest = settings(max_examples=25)
 
 ODD: dict[str, Callable[[int], float]] = {
     "zeros": lambda _: 0.0,

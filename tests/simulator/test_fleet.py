@@ -93,6 +93,19 @@ async def test_a_backlog_is_bounded_and_what_is_dropped_is_counted(monkeypatch: 
     assert account.acknowledged + account.dropped == account.sent == 400
 
 
+async def test_a_device_that_is_turned_away_has_its_readings_still() -> None:
+    async def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'{"error":{"reason":"auth","detail":"this token is unknown","count":3}}\n')
+        writer.close()
+
+    async with await asyncio.start_server(turn_away, "127.0.0.1", 0) as server:
+        publisher = create("tcp", "room-001", *server.sockets[0].getsockname(), token="wrong")
+        with pytest.raises(NotAcknowledged, match="this token is unknown"):
+            await publisher.publish([Reading("temperature", 1_790_000_000, 20.5, "Cel", 1)])
+        await publisher.close()
+
+
 def test_an_unknown_protocol_is_named() -> None:
     with pytest.raises(ValueError, match="'smoke', expected tcp, http, mqtt or coap"):
         create("smoke", "d", "h", 1)

@@ -228,7 +228,5 @@ def test_the_store_answers_as_a_list_would(server: Valkey) -> None:
     StoreModel.server = server
     run_state_machine_as_test(
         StoreModel,
-        settings=settings(
-            max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
-        ),
+        settings=settings(max_examples=25, stateful_step_count=25, suppress_health_check=list(HealthCheck), print_blob=True),
     )

@@ -53,7 +53,7 @@ def naive(values: Sequence[float]) -> list[float]:
 
 
 @given(st.lists(st.one_of(st.floats(-100, 100), st.sampled_from([0.0, 20.0, 1e6])), max_size=80))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_it_is_that_of_the_naive_model(values: list[float]) -> None:
     np.testing.assert_allclose(scores(values), naive(values), rtol=1e-9, atol=1e-9)
 

@@ -189,7 +189,7 @@ def test_impossible_limits_are_refused(parameters: dict[str, object], message: s
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50_000)), max_size=80), st.integers(1, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_cadence_is_the_median_of_the_last_intervals(heard: list[tuple[str, int]], together: int) -> None:
     engine = PRESENCE.build("presence", PRESENCE.parameters({}))
     arrivals: dict[str, list[int]] = {}
