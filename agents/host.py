@@ -22,7 +22,6 @@ import socket
 import time
 from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -38,7 +37,7 @@ from isotherm.analytics import Analytics, Entry, State, Status
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.logs import Throttle
-from isotherm.process import stop_signal
+from isotherm.process import end_fork_server, stop_signal
 from isotherm.settings import Settings
 from isotherm.store import client
 
@@ -80,12 +79,6 @@ async def run(settings: Settings, only: Sequence[str] = ()) -> None:
                 await host.run(stop)
         finally:
             REGISTRY.unregister(host)
-
-
-def _end_servers() -> None:
-    """End the two processes that multiprocessing has started beside ours, and wait for them: it would leave them to init."""
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
-    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +135,7 @@ class Host(Collector):
                     await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
         finally:
             await asyncio.gather(*(self._end(process) for process in self._processes.values()))
-            _end_servers()
+            end_fork_server()
 
     def waiting_for(self) -> str | None:
         """Return None when it is known what is to run: how that is doing, `isotherm agent status` tells."""

@@ -10,6 +10,7 @@ import resource
 import signal
 import time
 from collections.abc import Coroutine, Iterable
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, TypeVar
 
 LEFTOVER_SECONDS = 2.0
@@ -33,6 +34,14 @@ def die_with_parent(number: signal.Signals) -> None:
 def set_name(name: str) -> None:
     """Let ``ps`` and ``top`` show this process, which was forked, under a name of its own; 15 characters of it."""
     _libc.prctl(_PR_SET_NAME, name.encode()[:15])
+
+
+def end_fork_server() -> None:
+    """End the two processes that multiprocessing has started beside ours, and wait for them: it would leave them to init."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    tracker = resource_tracker._resource_tracker
+    if tracker._pid is not None:  # type: ignore[attr-defined]  # else it is that of who has forked us
+        tracker._stop()  # type: ignore[attr-defined]
 
 
 def raise_file_limit() -> int:

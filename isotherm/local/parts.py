@@ -30,7 +30,7 @@ class Part:
 
     Attributes:
         name: What it is called on the screen and in the log directory.
-        command: Makes the command line anew for each start.
+        command: Makes the command line anew for each start; where ``is_ours``, what comes after ``isotherm``.
         ready: Tells whether it can be used.
         needs: Parts that must be ready before it starts, and without whose memory it cannot go on: when one of
             ``restarts_with`` dies, this one is started anew too.
@@ -38,6 +38,7 @@ class Part:
         stage: The order of stopping, lowest first.
         is_task: It may end by itself, and is then done.
         stopped_by: The signal that ends it.
+        is_ours: Whether it is a command of ours, which can be forked.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Part:
     stage: int = 0
     is_task: bool = False
     stopped_by: signal.Signals = signal.SIGTERM
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,13 @@ def parts(settings: Settings, ports: Ports, fleet: Fleet | None, without: Collec
         *(
             Part(
                 protocol,
-                lambda protocol=protocol: [*_ISOTHERM, "connect", protocol],  # type: ignore[misc]
+                lambda protocol=protocol: ["connect", protocol],  # type: ignore[misc]
                 _is_ready(host, health),
                 needs=("kafka", "store", *also),
                 restarts_with=("kafka",),
                 address=address,
                 stage=1,
+                is_ours=True,
             )
             for protocol, also, health, address in (
                 ("tcp", (), ports.tcp_health, f"tcp://{host}:{ports.tcp}"),
@@ -106,27 +109,30 @@ def parts(settings: Settings, ports: Ports, fleet: Fleet | None, without: Collec
         ),
         Part(
             "worker",
-            lambda: [*_ISOTHERM, "worker"],
+            lambda: ["worker"],
             _is_ready(host, ports.worker_health),
             needs=("kafka", "store"),
             restarts_with=("kafka",),
             stage=2,
+            is_ours=True,
         ),
         Part(
             "agents",
-            lambda: [*_ISOTHERM, "agent", "run"],
+            lambda: ["agent", "run"],
             _is_ready(host, ports.agents_health),
             needs=("kafka", "store"),
             restarts_with=("kafka",),
             stage=2,
+            is_ours=True,
         ),
         Part(
             "web",
-            lambda: [*_ISOTHERM, "web"],
+            lambda: ["web"],
             _is_ready(host, ports.web),
             needs=("store",),
             address=f"http://localhost:{ports.web}/",
             stage=2,
+            is_ours=True,
         ),
     ]
     if fleet is not None:
@@ -143,9 +149,6 @@ def health_port(name: str, ports: Ports) -> int:
     return int(getattr(ports, f"{name}_health", 0))
 
 
-_ISOTHERM = (sys.executable, "-m", "isotherm")
-
-
 def _fleet(fleet: Fleet, settings: Settings) -> list[Part]:
     """Share the devices out among the protocols: one publisher each."""
     protocols = ("tcp", "mqtt", "coap", "http")
@@ -153,7 +156,7 @@ def _fleet(fleet: Fleet, settings: Settings) -> list[Part]:
         Part(
             f"fleet-{protocol}",
             lambda protocol=protocol, first=first: [  # type: ignore[misc]
-                *(*_ISOTHERM, "simulate", "--protocol", protocol, "--json"),
+                *("simulate", "--protocol", protocol, "--json"),
                 *("--devices", str(len(range(first, fleet.devices, len(protocols))))),
                 *("--first", str(first), "--stride", str(len(protocols))),
                 *("--rate", str(fleet.rate_hz), "--seed", str(fleet.seed)),
@@ -163,6 +166,7 @@ def _fleet(fleet: Fleet, settings: Settings) -> list[Part]:
             needs=(protocol,),
             stage=0,
             is_task=True,
+            is_ours=True,
         )
         for first, protocol in enumerate(protocols[: fleet.devices])
     ]
@@ -230,12 +234,12 @@ def _mqtt_users(settings: Settings) -> list[Part]:
 
     def command() -> Sequence[str]:
         written.unlink(missing_ok=True)  # those of the last time hold its passwords
-        return [*_ISOTHERM, "mqtt", "users", str(written.parent), "--follow", "--broker", str(directory / "pid")]
+        return ["mqtt", "users", str(written.parent), "--follow", "--broker", str(directory / "pid")]
 
     async def is_written() -> bool:
         return written.exists()
 
-    return [Part("mqtt-users", command, is_written, needs=("store",), stage=3)]
+    return [Part("mqtt-users", command, is_written, needs=("store",), stage=3, is_ours=True)]
 
 
 def find_mosquitto(settings: Settings) -> str | None:

@@ -96,6 +96,7 @@ async def up(settings: Settings, request: Request, screen: Screen) -> Mapping[st
             finally:
                 await end(helpers)
                 last = await _stop(supervisor, local)
+                await supervisor.end()
         screen.ended(last)
     return last
 

@@ -20,6 +20,7 @@ from typing import IO
 
 import psutil
 
+from isotherm.local.forked import Forked, Forks
 from isotherm.local.parts import Part
 from isotherm.process import die_with_parent, end
 
@@ -34,6 +35,9 @@ RENEW_SECONDS = 10.0
 
 HEALTHY_SECONDS = 30.0
 """A part that was ready for so long starts with a short back-off again."""
+
+
+Process = asyncio.subprocess.Process | Forked
 
 
 class State(StrEnum):
@@ -74,7 +78,7 @@ class _Child:
     status: Status
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     renewing: bool = False
-    process: asyncio.subprocess.Process | None = None
+    process: Process | None = None
     meter: psutil.Process | None = None
 
 
@@ -100,6 +104,7 @@ class Supervisor:
         self._environments = environments
         self._log_dir = log_dir
         self._tell = tell
+        self._forks = Forks()
         self._lives: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -110,6 +115,8 @@ class Supervisor:
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin every part's life, as tasks of the group."""
         self._log_dir.mkdir(parents=True, exist_ok=True)
+        if any(child.status.part.is_ours for child in self._children.values()):
+            self._forks.begin()
         for name, child in self._children.items():
             self._lives[name] = tasks.create_task(self._live(child), name=f"part-{name}")
 
@@ -128,6 +135,10 @@ class Supervisor:
             late.status.note = f"did not stop within {seconds:.1f} s and was killed"
         for child in chosen:
             self._set(child, State.STOPPED)
+
+    async def end(self) -> None:
+        """Leave nothing behind, when all parts are stopped."""
+        await self._forks.end()
 
     async def renew(self, name: str, drained: Callable[[], Awaitable[bool]]) -> bool:
         """Start a part anew without losing what only it remembers.
@@ -191,17 +202,7 @@ class Supervisor:
         """Start a part, wait until it is ready, and then until it ends; returns its exit code."""
         part = child.status.part
         with self._log(part) as log:
-            spawning = asyncio.ensure_future(
-                asyncio.create_subprocess_exec(
-                    *part.command(),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=dict(self._environments[part.name]),
-                    start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle
-                    preexec_fn=lambda: die_with_parent(part.stopped_by),
-                )
-            )
+            spawning = asyncio.ensure_future(self._start(part, log))
             try:
                 child.process = process = await asyncio.shield(spawning)
             except asyncio.CancelledError:
@@ -221,7 +222,21 @@ class Supervisor:
             child.ready.clear()
             child.status.pid = child.meter = None
 
-    async def _becomes_ready(self, part: Part, process: asyncio.subprocess.Process) -> bool:
+    async def _start(self, part: Part, log: IO[bytes]) -> Process:
+        environment = self._environments[part.name]
+        if part.is_ours:
+            return await self._forks.start(part.name, part.command(), environment, self._log_path(part), part.stopped_by)
+        return await asyncio.create_subprocess_exec(
+            *part.command(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(environment),
+            start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle
+            preexec_fn=lambda: die_with_parent(part.stopped_by),
+        )
+
+    async def _becomes_ready(self, part: Part, process: Process) -> bool:
         """Probe until the part is ready (True) or has ended (False); one that hangs at the start is killed."""
         deadline = time.monotonic() + START_SECONDS
         while process.returncode is None:

@@ -1,11 +1,12 @@
 """What the tests of the dashboards run against: a store that they fill, and the web process as users start it."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
+import signal
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Self
 from urllib.error import URLError
@@ -14,6 +15,7 @@ import numpy as np
 
 from agents.downsample import downsample
 from isotherm.clock import now_us
+from isotherm.local.forked import run
 from isotherm.pack import Pack
 from isotherm.settings import Settings
 from isotherm.store import client
@@ -58,13 +60,17 @@ class Filler:
                 self._next[partition] = after
 
 
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["isotherm.cli.run", "dashboards.process"])  # two seconds of imports, once
+
+
 class Web:
     """The web process; its port outlives it."""
 
     def __init__(self, settings: Settings, *options: str) -> None:
         self._settings = settings
         self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkServerProcess | None = None
         self._log = Path(settings.data_dir) / "web.log"
 
     def __enter__(self) -> Self:
@@ -83,6 +89,7 @@ class Web:
     def pid(self) -> int:
         """Of the running process."""
         assert self._process is not None
+        assert self._process.pid is not None
         return self._process.pid
 
     @property
@@ -94,12 +101,13 @@ class Web:
         """Start it and wait until it serves."""
         environment = {**os.environ, **self._settings.environment()}
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log:
-            command = [sys.executable, "-m", "isotherm", "web", *self._options]
-            self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._log.touch()
+        arguments = ("web", ["web", *self._options], environment, self._log, signal.SIGKILL)
+        self._process = _context.Process(target=run, args=arguments)
+        self._process.start()
         deadline = time.monotonic() + START_SECONDS
         while self.status("/healthz") != 200:
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._process.exitcode is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"the web process did not start:\n{self.log[-4000:]}")
             time.sleep(POLL_SECONDS)
@@ -109,8 +117,8 @@ class Web:
         assert self._process is not None
         began = time.monotonic()
         self._process.terminate()
-        code = self._process.wait(STOP_SECONDS)
-        assert code == 0, self.log[-4000:]
+        self._process.join(STOP_SECONDS)
+        assert self._process.exitcode == 0, self.log[-4000:]
         self._process = None
         return time.monotonic() - began
 
@@ -118,7 +126,7 @@ class Web:
         """End it at once."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.join()
             self._process = None
 
     def text(self, path: str) -> str:

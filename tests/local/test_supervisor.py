@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from isotherm import __version__
 from isotherm.local import supervisor as module
 from isotherm.local.parts import Part
 from isotherm.local.supervisor import State, Status, Supervisor
@@ -46,6 +47,7 @@ class Bench:
                 yield self
             finally:
                 await self.supervisor.stop((0, 1), 5.0)
+                await self.supervisor.end()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -161,3 +163,28 @@ async def test_a_part_that_never_gets_ready_is_started_again(tmp_path: Path, mon
     async with bench.running():
         await bench.until(lambda: bench.status("base").restarts >= 2)
         assert bench.count("base", State.READY) == 0
+
+
+async def test_commands_of_ours_are_forked_and_have_a_session_and_a_log_of_their_own(tmp_path: Path) -> None:
+    version = Part("version", lambda: ["--version"], _yes, is_task=True, is_ours=True)
+    wrong = Part("wrong", lambda: ["connect", "smoke"], _yes, is_task=True, is_ours=True)
+
+    async def has_its_name() -> bool:
+        return psutil.Process(bench.status("fleet").pid).name() == "fleet"
+
+    fleet = Part("fleet", lambda: ["simulate", "--target", "127.0.0.1:1"], has_its_name, is_ours=True)
+    bench = Bench(tmp_path, version, wrong, fleet)
+    async with bench.running():
+        await bench.until(lambda: bench.count("fleet", State.READY) == 1)
+        first = bench.status("fleet").pid
+        assert first is not None
+        assert os.getsid(first) == first
+        os.kill(first, signal.SIGKILL)
+        await bench.until(lambda: bench.count("fleet", State.READY) == 2)
+        assert bench.status("fleet").pid != first
+        assert bench.status("fleet").note.startswith("killed by SIGKILL; starting again")
+        await bench.until(lambda: bool(bench.count("version", State.DONE) and bench.count("wrong", State.BACKING_OFF)))
+        assert "ended with exit code" in bench.status("wrong").note
+    assert (tmp_path / "version.log").read_text() == f"isotherm {__version__}\n"
+    assert "'smoke'" in (tmp_path / "wrong.log").read_text()
+    assert psutil.Process().children(recursive=True) == []
