@@ -62,7 +62,7 @@ local function assign(device)
     for key, change in pairs(changes) do
       if rollout ~= '' then
         call('HSET', before_key(rollout), device .. ' ' .. key, change[1])
-        call('EXPIRE', before_key(rollout), KEPT)
+        keep(rollout, before_key(rollout))
       end
       if change[2] == '' then
         call('HDEL', desired_key(device), key)

@@ -69,6 +69,7 @@ async def fill(redis: Client) -> Known:
     await rollouts.configurations.change("kitchen", {"interval": 5}, "eve")
     await rollouts.configurations.report("kitchen", 1, b'{"interval":5}')
     await rollouts.begin(Targets(label="vip"), {"calibration": 0.5}, "eve")
+    await rollouts.begin(Targets(label="attic"), {"calibration": 0.5}, "eve", continuous=True)
     await _readings(redis)
     await _alarms(redis)
     return known
