@@ -53,6 +53,25 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     etag: str = ""
 
 
+Status = Literal["online", "late", "offline"]
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a device is there.
+
+    Attributes:
+        device: Which.
+        status: ``late`` is one that has not been heard of for longer than it uses to be.
+        seen: When it was last heard of.
+        cadence: How far apart its arrivals use to be, µs; 0 when it has been heard of only once.
+    """
+
+    device: str
+    status: Status
+    seen: datetime
+    cadence: int
+
+
 class Attribute(msgspec.Struct, frozen=True):
     """A text that a device has reported."""
 
