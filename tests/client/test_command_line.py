@@ -128,6 +128,8 @@ READING = [
     "rules list",
     "rules list --json",
     "rules show hot",
+    "users list",
+    "users list --json",
     "rejects list --limit 3",
     "rejects list --reason malformed --device room-1 --last 1h --limit 5 --json",
     "rejects list --reason none-such",
@@ -204,6 +206,20 @@ def test_rules_are_changed(beside: Command, elsewhere: Command) -> None:
         assert elsewhere(*step.split()) == beside(*step.split()), "there is no such rule any more"
 
 
+def test_users_are_changed(web: Web, beside: Command, elsewhere: Command) -> None:
+    made = json.loads(elsewhere("users", "add", "ben", "--role", "operator", "--json").out)
+    assert (made["name"], made["role"], len(made["password"]) > 10) == ("ben", "operator", True)
+    assert elsewhere("users", "add", "ben").code == beside("users", "add", "ben").code == 1
+    for command in ("users role ben viewer", "users disable ben", "users enable ben", "users disable ben --json"):
+        assert elsewhere(*command.split()) == beside(*command.split())
+    (ben,) = [one for one in json.loads(beside("users", "list", "--json").out) if one["name"] == "ben"]
+    assert (ben["role"], ben["disabled"]) == ("viewer", True)
+    assert elsewhere("users", "invite", "--role", "viewer").out.startswith(web.url)
+    assert elsewhere("users", "remove", "ben").out == "removed ben\n"
+    gone = elsewhere("users", "role", "ben", "admin")
+    assert (gone.code, gone.error.count("\n")) == (1, 1)
+
+
 def test_a_reject_is_taken_in_after_all(rejected: dict[str, str], beside: Command, elsewhere: Command) -> None:
     replay = ("rejects", "replay", rejected["good"], "--device", "room-1", "--as-device", "room-1", "--json")
     taken = elsewhere(*replay)
@@ -256,8 +272,7 @@ def test_a_token_without_the_scope_is_told_which_it_lacks(settings: Settings, we
         "import OLD",
         "tail",
         "topics",
-        "users list",
-        "users add eve",
+        "users audit",
         "tokens list anna",
         "agent list",
         "agent try OLD",

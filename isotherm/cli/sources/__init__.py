@@ -9,4 +9,5 @@ ledger.py    the ledger
 alarms.py    alarms, and what people have to say about them
 rules.py     rules
 rejects.py   what was refused
+users.py     who may log in
 """
