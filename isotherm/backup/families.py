@@ -73,6 +73,7 @@ BACKED_UP = (
     Family("iso:{#}:configuration:desired:*", "hash"),
     Family("iso:{#}:configuration:reported:*", "hash"),
     Family("iso:{#}:configuration:rollout:*", "zset"),
+    Family("iso:{#}:configuration:held:*", "string"),
     Family("iso:{#}:configuration:before:*", "hash"),
     Family(f"iso:{{#}}:agent:{ENGINE}:state", "hash", "rows of alarms"),
     Family("iso:{#}:alarms:marks", "hash"),

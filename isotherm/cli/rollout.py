@@ -193,7 +193,8 @@ def _values(one: Rollout) -> str:
 
 def _counts(one: Rollout) -> str:
     counts = {name: getattr(one.progress, name) for name in get_args(RolloutState)}
-    return f"{one.devices} devices: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{one.devices} devices" + (f": {said}" if said else "")
 
 
 def _ended(one: Rollout) -> int:

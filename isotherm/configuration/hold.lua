@@ -8,12 +8,13 @@
 -- What is remembered of a continuous rollout expires only once it is held.
 
 local rollout, now, what = ARGV[1], ARGV[2], ARGV[3]
+local is_end = what == 'halt' or what == 'supersede'
 local OPEN = { 'pending', 'sent' }
 local about = { halt = OPEN, resume = OPEN, retry = { 'failed', 'drifted' }, supersede = {} }
 
 local function keep_all()
   if call('EXISTS', joined_key(rollout)) == 0 then return end
-  if what == 'halt' or what == 'supersede' then
+  if is_end then
     call('EXPIRE', joined_key(rollout), KEPT)
   else
     call('PERSIST', joined_key(rollout))
@@ -22,6 +23,8 @@ local function keep_all()
   keep(rollout, before_key(rollout))
 end
 
+-- A worker may be about to give it, and not know yet.
+if is_end then call('SET', held_key(rollout), '', 'EX', KEPT) else call('DEL', held_key(rollout)) end
 local count = 0
 for _, state in ipairs(about[what]) do
   for _, device in ipairs(call('ZRANGE', members_key(rollout, state), 0, -1)) do

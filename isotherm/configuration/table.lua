@@ -13,6 +13,7 @@ local function reported_key(device) return DUE .. ':reported:' .. device end
 local function members_key(rollout, state) return DUE .. ':rollout:' .. rollout .. ':' .. state end
 local function before_key(rollout) return DUE .. ':before:' .. rollout end
 
+local function held_key(rollout) return DUE .. ':held:' .. rollout end
 local function joined_key(rollout) return members_key(rollout, 'joined') end
 
 -- Have something that is remembered of a rollout end in time: of a continuous one as the devices that have joined it do.

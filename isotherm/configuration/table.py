@@ -8,6 +8,7 @@
     | ``iso:{p}:configuration:reported:NAME``        | hash   | the same, as the device has said                        |
     | ``iso:{p}:configuration:rollout:ID:STATE``     | zset   | a rollout's devices; those that wait by their wave      |
     | ``iso:{p}:configuration:rollout:ID:joined``    | zset   | those of a continuous one by when they were registered  |
+    | ``iso:{p}:configuration:held:ID``              | string | it is there while a rollout is given to nobody          |
     | ``iso:{p}:configuration:before:ID``            | hash   | ``DEVICE KEY`` → value before a rollout, or nothing     |
     | ``iso:{p}:configuration:live``                 | channel| ``queued DEVICE configuration``: it is due              |
 

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from isotherm.configuration import Newcomers, Rollout, Rollouts, newcomers
@@ -150,6 +151,17 @@ async def test_it_halts_when_too_many_fail_and_goes_on_when_it_is_told(rollouts:
     await report(rollouts, ["d03", "d04"])
     await rollouts.resume(begun.id)
     assert await told(rollouts) == [f"d{number:02}" for number in range(5, 10)]
+
+
+async def test_a_worker_that_has_not_heard_of_a_halt_gives_it_to_nobody(rollouts: Rollouts) -> None:
+    begun = await rollouts.begin(ALL, {"interval": 5}, "eve", waves=[0.5])
+    await rollouts.halt(begun.id, "halted by eve")
+    late = msgspec.structs.replace(begun, wave=1)
+    await rollouts._release(late)
+    assert (await look(rollouts, begun))[1] == {"pending": 10, "waiting": 10}
+    await rollouts.resume(begun.id)
+    await rollouts._release(late)
+    assert (await look(rollouts, begun))[1] == {"pending": 20}
 
 
 async def test_back_to_what_it_was_where_nobody_has_changed_it_since(rollouts: Rollouts) -> None:
