@@ -1,10 +1,12 @@
-"""Which devices a rollout is for."""
+"""Which devices a rollout is for, and what of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from isotherm.configuration.rollout import MAX_DEVICES, Targets
+import msgspec
+
+from isotherm.configuration.rollout import MAX_DEVICES, Rollout, Targets
 from isotherm.errors import BadField
 from isotherm.names import is_device_name
 from isotherm.registry import Device
@@ -50,6 +52,26 @@ def chosen(targets: Targets, devices: Iterable[Device], *, may_come: bool = Fals
     if len(found) > MAX_DEVICES:
         raise BadField("targets", f"{len(found):,} devices", f"at most {MAX_DEVICES:,} in one rollout")
     return found
+
+
+def shares(rollout: Rollout, newer: Iterable[Rollout], devices: Iterable[Device]) -> dict[frozenset[str], list[Device]]:
+    """Return which keys of a rollout are left to which devices by newer ones, which are for some of them as well."""
+    ours = frozenset(rollout.values)
+    others = [(picker(one.targets), frozenset(one.values)) for one in newer]
+    found: dict[frozenset[str], list[Device]] = {}
+    for device in devices:
+        keys = ours.difference(*(theirs for is_meant, theirs in others if is_meant(device)))
+        found.setdefault(keys, []).append(device)
+    return found
+
+
+def replaces(newer: Rollout, older: Rollout) -> bool:
+    """Tell whether a rollout has the targets of an older one, and leaves it no key."""
+
+    def without_order(targets: Targets) -> tuple[Targets, frozenset[str]]:
+        return msgspec.structs.replace(targets, devices=()), frozenset(targets.devices)
+
+    return newer.values.keys() >= older.values.keys() and without_order(newer.targets) == without_order(older.targets)
 
 
 def _check_names(targets: Targets, known: set[str]) -> None:

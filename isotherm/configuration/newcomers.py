@@ -15,11 +15,9 @@ The registry is read only when it has changed since, and at most once in LOOK_SE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-import msgspec
-
-from isotherm.configuration.choosing import picker
+from isotherm.configuration.choosing import picker, replaces, shares
 from isotherm.configuration.rollout import MAX_DEVICES, MAX_WAVES, Rollout
 from isotherm.configuration.rollouts import AT_ONCE, Rollouts, pieces, values_of
 from isotherm.registry import Device, Registry
@@ -62,23 +60,25 @@ class Newcomers:
     async def _look(self, rollouts: Sequence[Rollout]) -> None:
         """Have devices join rollouts, which are in the order in which they were begun."""
         devices = sorted(await self._registry.all(), key=lambda one: (one.created, one.name))
-        offers = [_Offer(one) for one in rollouts]
-        for at, offer in enumerate(offers):
-            newer = [other for other in offers[at + 1 :] if other.keys & offer.keys]
-            by = next((other for other in newer if other.replaces(offer)), None)
+        for at, rollout in enumerate(rollouts):
+            newer = rollouts[at + 1 :]
+            by = next((other for other in newer if replaces(other, rollout)), None)
             if by is not None:
-                await self._rollouts.supersede(offer.rollout, by.rollout)
+                await self._rollouts.supersede(rollout, by)
                 continue
-            for_them, is_whole = _shares(offer, newer, devices)
-            for keys, some in for_them.items():
-                await self._let_in(offer.rollout, keys, some)
+            is_meant = picker(rollout.targets)
+            matching = [device for device in devices if is_meant(device)]
+            for keys, some in shares(rollout, newer, matching[:MAX_DEVICES]).items():
+                if keys:
+                    await self._let_in(rollout, keys, some)
+            is_whole = len(matching) <= MAX_DEVICES
             why = "" if is_whole else f"more than {MAX_DEVICES:,} devices match, the most that are given it"
-            await self._rollouts.take_up(offer.rollout, why)
+            await self._rollouts.take_up(rollout, why)
 
     async def _let_in(self, rollout: Rollout, keys: frozenset[str], devices: Iterable[Device]) -> None:
         """Give devices what a rollout sets of some keys, unless they have joined it before."""
         configurations = self._rollouts.configurations
-        values = {key: value for key, value in values_of(rollout).items() if key in keys}
+        values = values_of(rollout, keys)
         parts: dict[int, list[Device]] = {}
         for device in devices:
             parts.setdefault(partition_of(device.name, self._partitions), []).append(device)
@@ -86,37 +86,3 @@ class Newcomers:
             for some in pieces(part, AT_ONCE):
                 if joined := await configurations.join(rollout.id, some, _LATE):
                     await configurations.assign(joined, values, rollout.by, rollout=rollout.id)
-
-
-class _Offer:
-    """What a rollout has for devices."""
-
-    def __init__(self, rollout: Rollout) -> None:
-        self.rollout = rollout
-        self.keys = frozenset(rollout.values)
-        self.is_for: Callable[[Device], bool] = picker(rollout.targets)
-
-    def replaces(self, older: _Offer) -> bool:
-        """Tell whether this leaves an older one nothing to give."""
-        ours, theirs = (msgspec.structs.replace(one.rollout.targets, devices=()) for one in (self, older))
-        names, their_names = (frozenset(one.rollout.targets.devices) for one in (self, older))
-        return self.keys >= older.keys and (ours, names) == (theirs, their_names)
-
-
-def _shares(
-    offer: _Offer, newer: Sequence[_Offer], devices: Iterable[Device]
-) -> tuple[Mapping[frozenset[str], Sequence[Device]], bool]:
-    """Return which keys are given to which devices, and whether these are all that match."""
-    found: dict[frozenset[str], list[Device]] = {}
-    count = 0
-    for device in devices:
-        if not offer.is_for(device):
-            continue
-        keys = offer.keys.difference(*(other.keys for other in newer if other.is_for(device)))
-        if not keys:
-            continue
-        if count == MAX_DEVICES:
-            return found, False
-        found.setdefault(keys, []).append(device)
-        count += 1
-    return found, True

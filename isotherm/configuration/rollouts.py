@@ -13,7 +13,7 @@ long ago.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ import msgspec
 
 from isotherm.clock import now_us
 from isotherm.commands.command import as_json, id_of
-from isotherm.configuration.choosing import chosen
+from isotherm.configuration.choosing import chosen, shares
 from isotherm.configuration.configuration import FIRMWARE, MAX_BYTES, encoded
 from isotherm.configuration.rollout import (
     DEFAULT_FAILURE_RATE,
@@ -38,7 +38,7 @@ from isotherm.configuration.rollout import (
 from isotherm.configuration.table import Configurations, key_of
 from isotherm.errors import SettingsError
 from isotherm.firmware import Image
-from isotherm.registry import Registry
+from isotherm.registry import Device, Registry
 from isotherm.store.client import Client
 from isotherm.store.reader import answering
 from isotherm.store.script import Script
@@ -304,13 +304,28 @@ class Rollouts:
 
     async def _release(self, rollout: Rollout) -> None:
         """Change what is desired of the devices whose wave has begun."""
-        values = values_of(rollout)
+        newer = [one for one in await self.continuous() if one.id > rollout.id] if rollout.continuous else []
         for partition in range(self._partitions):
             key = members_key(partition, rollout.id, "waiting")
             with answering():
                 names = [name.decode() for name in await self._redis.zrangebyscore(key, "-inf", rollout.wave)]
             for some in pieces(names, AT_ONCE):
+                await self._give(rollout, newer, some)
+
+    async def _give(self, rollout: Rollout, newer: Sequence[Rollout], names: Sequence[str]) -> None:
+        """Give devices of one partition what newer rollouts leave to them."""
+        every = frozenset(rollout.values)
+        if any(every & one.values.keys() for one in newer):
+            devices = [await self._registry.get(name) or Device(name, 0) for name in names]
+            parts = {keys: [one.name for one in some] for keys, some in shares(rollout, newer, devices).items()}
+        else:
+            parts = {every: list(names)}
+        for keys, some in parts.items():
+            if keys:
+                values = values_of(rollout, keys)
                 await self.configurations.assign(some, values, rollout.by, rollout=rollout.id, back=rollout.back)
+            else:
+                await self.configurations.leave(rollout.id, some)
 
     async def _set(self, id: str, **fields: str | int) -> None:
         await self._change(id, "", fields)
@@ -326,9 +341,9 @@ class Rollouts:
             return bool(await self._script([_rollout_key(id), _OPEN, _CONTINUOUS], [id, seen, seconds, *flat]))
 
 
-def values_of(rollout: Rollout) -> dict[str, bytes]:
-    """Return what a rollout sets, as `encoded` returns it."""
-    return {key: b"" if value == _REMOVED else bytes(value) for key, value in rollout.values.items()}
+def values_of(rollout: Rollout, keys: Collection[str]) -> dict[str, bytes]:
+    """Return what a rollout sets of some keys, as `encoded` returns it."""
+    return {key: b"" if value == _REMOVED else bytes(value) for key, value in rollout.values.items() if key in keys}
 
 
 def _rollout(fields: Mapping[bytes, bytes]) -> Rollout:

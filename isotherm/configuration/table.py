@@ -62,8 +62,8 @@ class Configurations:
         def script(name: str) -> Script:
             return Script(redis, "table.lua", name, package=__package__)
 
-        names = ("assign.lua", "claim.lua", "forget.lua", "hold.lua", "join.lua", "note.lua")
-        self._assign, self._claim, self._forget, self._hold, self._join, self._note = map(script, names)
+        names = ("assign.lua", "claim.lua", "forget.lua", "hold.lua", "join.lua", "leave.lua", "note.lua")
+        self._assign, self._claim, self._forget, self._hold, self._join, self._leave, self._note = map(script, names)
 
     async def get(self, device: str) -> Configuration:
         """Return a device's configuration: an empty one, if nothing is desired or reported."""
@@ -196,6 +196,11 @@ class Configurations:
         with answering():
             found = await self._join([self.key_of(devices[0].name)], [rollout, wave, *flat])
         return [name.decode() for name in found]
+
+    async def leave(self, rollout: str, devices: Sequence[str]) -> None:
+        """Leave devices of one partition that wait for a rollout to newer ones."""
+        with answering():
+            await self._leave([self.key_of(devices[0])], [rollout, *devices])
 
     async def hold(self, rollout: str, what: Literal["halt", "resume", "retry", "supersede"]) -> int:
         """Hold a rollout or have it go on; returns how many devices that was about."""

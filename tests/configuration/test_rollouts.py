@@ -344,6 +344,23 @@ async def test_of_two_the_newest_gives_what_both_would(redis: Client, rollouts: 
     assert [one.id for one in await rollouts.continuous()] == [older.id, newer.id]
 
 
+@pytest.mark.parametrize(("unit", "progress"), [({"unit": "K"}, {"applied": 20}), ({}, {"applied": 11, "superseded": 9})])
+async def test_a_later_wave_leaves_to_the_newest_what_that_gives(
+    rollouts: Rollouts, unit: dict[str, str], progress: dict[str, int]
+) -> None:
+    older = await rollouts.begin(ALL, {"interval": 5, **unit}, "eve", waves=[0.01], continuous=True)
+    await report(rollouts, ["d00"])
+    await rollouts.begin(Targets(label="floor=2"), {"interval": 1}, "eve", continuous=True)
+    for _ in range(3):
+        await rollouts.advance_all()
+        await report(rollouts, await told(rollouts))
+    found, counts = await look(rollouts, older)
+    assert (found.state, counts) == ("watching", progress)
+    assert (await desired(rollouts, "d12"))["interval"] == b"1"
+    assert (await desired(rollouts, "d13"))["interval"] == b"5"
+    assert ("unit" in await desired(rollouts, "d12")) is bool(unit)
+
+
 async def test_a_newer_one_of_the_same_devices_and_keys_takes_the_place_of_one(redis: Client, rollouts: Rollouts) -> None:
     first = await rollouts.begin(Targets(label="floor=2"), {"interval": 5}, "eve", continuous=True)
     await rollouts.begin(Targets(label="floor=2"), {"interval": 6, "unit": "K"}, "eve")
