@@ -1,5 +1,5 @@
 """Keeps the table of commands in step with their log, and does what time brings about: expiry, claims that lapse, and the
-next wave of a rollout of configuration.
+next wave of a rollout of configuration, and devices that come to one.
 
 Who writes a fact to the log enters it into the table as well; so most of what is read here is known. What is not is what a
 server that was started anew has lost, or what could not be entered because it was away. Every worker does this, and facts
@@ -18,7 +18,7 @@ from agents.shard import until_available
 from isotherm import kafka
 from isotherm.commands.fact import Fact
 from isotherm.commands.table import Table
-from isotherm.configuration import Rollouts
+from isotherm.configuration import Newcomers, Rollouts
 from isotherm.errors import Unavailable
 from isotherm.kafka import Reader, Record
 from isotherm.logs import Throttle
@@ -40,7 +40,12 @@ class _Behind(Exception):
 
 async def keep_commands(settings: Settings, redis: Client) -> None:
     """Do it for ever."""
-    follower = Follower(settings, Table(redis, settings.partitions), Rollouts(redis, settings.partitions))
+    follower = Follower(
+        settings,
+        Table(redis, settings.partitions),
+        Rollouts(redis, settings.partitions),
+        Newcomers(redis, settings.partitions),
+    )
     throttle = Throttle()
     while True:
         try:
@@ -56,9 +61,10 @@ async def keep_commands(settings: Settings, redis: Client) -> None:
 class Follower:
     """Reads the log of commands from its begin on, and then what comes."""
 
-    def __init__(self, settings: Settings, table: Table, rollouts: Rollouts) -> None:
+    def __init__(self, settings: Settings, table: Table, rollouts: Rollouts, newcomers: Newcomers) -> None:
         self._settings = settings
         self._rollouts = rollouts
+        self._newcomers = newcomers
         self._table = table
 
     async def run(self) -> None:
@@ -95,6 +101,7 @@ class Follower:
             for partition in range(self._settings.partitions):
                 if not (await self._table.sweep(partition)).is_whole:
                     raise _Behind
+            await self._newcomers.welcome()
             await self._rollouts.advance_all()
 
     async def _sweep(self, read_under: Mapping[int, str]) -> dict[int, str]:

@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     )
     url: str = Field(
         "",
-        description="Where commands such as `isotherm send` find the REST API: https://HOST; by default the local stack's.",
+        description="The platform's pages, https://HOST, for commands that are run elsewhere: they ask its REST API.",
     )
     api_token: str | None = Field(
         None, description="Token that they show, from `isotherm tokens create`; on the store's machine none.", repr=False

@@ -86,6 +86,7 @@ def build(
     app.include_router(devices.router(redis, reader, rollouts.configurations))
     app.include_router(devices.token_router(redis, once))
     app.include_router(devices.label_router(redis))
+    app.include_router(devices.presence_router(redis, settings.partitions))
     app.include_router(commands.router(redis, settings, desk, once))
     app.include_router(configuration.device_router(redis, rollouts, desk, once))
     app.include_router(configuration.rollout_router(rollouts, Firmware(redis), desk, once))

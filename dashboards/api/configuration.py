@@ -94,6 +94,10 @@ class RolloutForm(BaseModel):
         max_length=rolled.MAX_WAVES - 1,
         description="Up to which share of the devices each wave goes: 0.01, 0.1 is 1 %, then 9 %, then the rest.",
     )
+    continuous: bool = Field(
+        False,
+        description="Devices that match later are given it as well, until it is halted or a newer one supersedes it.",
+    )
     max_failure_rate: float = Field(
         rolled.DEFAULT_FAILURE_RATE, ge=0, le=1, description="A greater share of failures among the answers halts it."
     )
@@ -125,11 +129,14 @@ class Rollout(BaseModel):
     values: Values
     by: str
     created: str
+    continuous: bool
     back: str = Field(description="The rollout that it takes back, or empty.")
-    state: Literal["running", "halted", "done"]
-    why: str
-    devices: int
-    waves: list[int]
+    state: Literal["running", "halted", "watching", "done"] = Field(
+        description="`watching`: continuous, and every device that there is has ended."
+    )
+    why: str = Field(description="Why it is halted, or does not go to all devices that match.")
+    devices: int = Field(description="How many it has been for so far.")
+    waves: list[int] = Field(description="How many of those that were there when it began are in each wave.")
     wave: int
     wave_at: str
     max_failure_rate: float
@@ -210,6 +217,7 @@ def rollout_router(rollouts: kept.Rollouts, firmware: Firmware, desk: Desk, once
             form.values,
             image,
             waves=form.waves,
+            continuous=form.continuous,
             max_failure_rate=form.max_failure_rate,
             wave_timeout=form.wave_timeout * SECOND,
             id=made_of(request).id,

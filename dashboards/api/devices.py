@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from dashboards.api.caller import may
 from dashboards.api.once import IdempotencyKey, Once
 from dashboards.api.problems import NotFound
 from dashboards.visitor import Visitor
+from isotherm import presence
 from isotherm import registry as kept
 from isotherm.accounts.audit import Audit
 from isotherm.clock import iso
@@ -69,6 +70,17 @@ class Label(BaseModel):
 
     label: str
     devices: int
+
+
+class Presence(BaseModel):
+    """Whether a device is there."""
+
+    device: str
+    status: Literal["online", "late", "offline"] = Field(
+        description="`late`: it has not been heard of for longer than it uses to be."
+    )
+    seen: str = Field(description="When it was last heard of.")
+    cadence: int = Field(description="How far apart its arrivals use to be, µs; 0 when it has been heard of only once.")
 
 
 class Attribute(BaseModel):
@@ -189,6 +201,24 @@ def label_router(redis: Client) -> APIRouter:
         counts = Counter(label for device in await registry.all() for label in device.labels)
         some, following = page_of(sorted(counts), str, cursor, limit)
         return sent(request, Page[Label](items=[Label(label=one, devices=counts[one]) for one in some], next=following))
+
+    return routes
+
+
+def presence_router(redis: Client, partitions: int) -> APIRouter:
+    """Return the route of which devices are there."""
+    routes = APIRouter(prefix="/presence", tags=["devices"])
+
+    @routes.get("", response_model=Page[Presence])
+    async def list_presence(request: Request, _: MayRead, cursor: Cursor = "", limit: Limit = DEFAULT_LIMIT) -> Response:
+        """List the devices of which it is known whether they are there, ascending by name."""
+        known = await presence.read(redis, partitions)
+        names, following = page_of(sorted(known), str, cursor, limit)
+        items = [
+            Presence(device=one, status=known[one].status, seen=iso(known[one].seen), cadence=known[one].cadence)
+            for one in names
+        ]
+        return sent(request, Page[Presence](items=items, next=following))
 
     return routes
 

@@ -42,9 +42,12 @@ export function render({ model }) {
     const [image, firmware] = field("Or firmware", "firmware", "thermostat/1.2.0", "An image that was uploaded: isotherm firmware.");
     const [waves, shares] = field("Waves", "waves", "1, 10", "Up to how many % each goes; empty is all at once.");
     const [rate, failing] = field("Halt above", "rate", "20", "% of failures among the answers.");
-    dialog(view, "Configure devices", [...fields, values, image, waves, rate], "Roll out", async () => {
+    const later = element("input", { type: "checkbox", name: "continuous" });
+    const continuous = element("label", { class: "check" }, later, "Also devices that match later, until it is halted");
+    dialog(view, "Configure devices", [...fields, values, image, waves, rate, continuous], "Roll out", async () => {
       const form = { targets: targets(), waves: shares.value.split(/[\s,%]+/).filter(Boolean).map((one) => Number(one) / 100) };
       if (failing.value.trim()) form.max_failure_rate = Number(failing.value) / 100;
+      if (later.checked) form.continuous = true;
       if (firmware.value.trim()) form.firmware = firmware.value.trim();
       if (changes.value.trim()) form.values = parsed(changes.value, true);
       const made = await api("POST", "/rollouts", form);
@@ -123,24 +126,25 @@ export function render({ model }) {
     const values = Object.entries(one.values).map(([key, value]) => (value === null ? `${key} removed` : key === "firmware" ? `firmware ${value.name} ${value.version}` : `${key} = ${worded(value)}`)).join(", ");
     const about = one.targets.devices.join(" ") || [one.targets.label, one.targets.type, one.targets.gateway].filter(Boolean).join(", ");
     const created = Date.parse(one.created);
-    const counts = MEMBERS.filter((name) => one.progress[name]).map((name) => `${one.progress[name].toLocaleString()} ${name}`).join(", ");
+    const counts = MEMBERS.filter((name) => one.progress[name]).map((name) => `${one.progress[name].toLocaleString()} ${name}`).join(", ") || "no device yet";
     const bar = element("div", { class: "progress", role: "img", "aria-label": counts },
       ...MEMBERS.filter((name) => one.progress[name]).map((name) => element("span", { class: name, style: `flex-grow: ${one.progress[name]}` })));
     const bad = one.progress.failed + one.progress.drifted;
     const acts = [];
     if (bad) acts.push(button("Show", () => failures(one)));
     if (model.may) {
-      if (one.state === "running") acts.push(button("Halt", () => steer(one, "halt")));
+      if (one.state === "running" || one.state === "watching") acts.push(button("Halt", () => steer(one, "halt")));
       if (one.state === "halted" && !one.why.startsWith("taken back")) acts.push(button("Resume", () => steer(one, "resume")));
       if (bad) acts.push(button("Retry", () => steer(one, "retry")));
       if (!one.back && !one.why.startsWith("taken back")) acts.push(button("Roll back", () => dialog(view, "Roll back?", [element("p", {}, "What was desired before is desired again, where nobody has changed it since.")], "Roll back", () => steer(one, "rollback"))));
     }
     for (const act of acts) act.setAttribute("aria-label", `${act.textContent} ${one.id}`);
     const wave = one.waves.length > 1 && one.state === "running" ? `, wave ${one.wave + 1} of ${one.waves.length}` : "";
+    const state = one.state === "watching" ? "watching for devices that come" : one.state + wave + (one.continuous ? ", continuous" : "");
     return element("article", { class: "card rollout" },
       element("div", { class: "bar" }, element("strong", {}, one.back ? `Back: ${values}` : values), element("span", { class: "quiet" }, `${one.devices.toLocaleString()} devices: ${about}; `,
         element("time", { title: `${moment(created)}, ${utc(created)}` }, ago(created)), ` by ${one.by}`), ...acts),
-      bar, element("p", { class: "quiet" }, element("strong", {}, one.state + wave), one.why ? `: ${one.why}. ` : ": ", counts));
+      bar, element("p", { class: "quiet" }, element("strong", {}, state), one.why ? `: ${one.why}. ` : ": ", counts));
   }
 
   let drawn = "";

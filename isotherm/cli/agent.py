@@ -15,7 +15,7 @@ import typer
 from isotherm import logs
 from isotherm.analytics import Analytics, Entry, Status
 from isotherm.cli.options import AsJson, DataDir, duration_us
-from isotherm.cli.output import iso, print_json, print_table, run
+from isotherm.cli.output import iso, on_the_server, print_json, print_table, run
 from isotherm.clock import now_us
 from isotherm.errors import AnalyticFailed, IsothermError, SettingsError
 from isotherm.process import run_process
@@ -111,7 +111,7 @@ def attempt(
     """Run an analytic over stored history and show what it would make; nothing is stored or sent."""
     from agents.trial import Scope
 
-    settings = Settings.load(data_dir=data_dir)
+    settings = on_the_server(Settings.load(data_dir=data_dir))
     now = now_us()
     outcome = _attempt(
         settings, Entry("", "", parameters=_parameters(settings_of)), file, Scope(series, now - duration_us(last), now)

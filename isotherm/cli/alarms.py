@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import getpass
-from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import typer
 
-from isotherm.alarms import Alarm, Alarms
-from isotherm.cli.options import AsJson, DataDir, duration_us
-from isotherm.cli.output import ago, iso, print_json, print_table, run
+from isotherm.alarms import Alarm
+from isotherm.cli.options import AsJson, DataDir, duration_seconds
+from isotherm.cli.output import ago, asked, iso, print_json, print_table
+from isotherm.cli.sources import alarms as sources
 from isotherm.clock import now_us
-from isotherm.events import SEVERITIES, Event
+from isotherm.events import SEVERITIES
 from isotherm.settings import Settings
-from isotherm.store import client
-from isotherm.store.events import EventLog
+
+READ, WRITE = "alarms:read", "alarms:write"
 
 Key = Annotated[str, typer.Argument(help="RULE/DEVICE/METRIC, from `isotherm alarms`.")]
 KeyOrRule = Annotated[str, typer.Argument(help="RULE/DEVICE/METRIC, or a RULE for all of its alarms.")]
@@ -43,10 +42,10 @@ def alarms(
     settings = Settings.load(data_dir=data_dir)
 
     async def read() -> list[Alarm]:
-        async with client.connected(settings) as redis:
-            return await Alarms(redis, settings.partitions).list()
+        async with sources.alarms(settings, READ) as source:
+            return await source.all()
 
-    rows = [one for one in run(settings, read()) if one.row.severity in worst and fnmatchcase(one.row.device, device)]
+    rows = [one for one in asked(settings, read()) if one.row.severity in worst and fnmatchcase(one.row.device, device)]
     shown = [one for one in rows if everything or one.needs_attention]
     if as_json:
         print_json([fields(one) for one in shown])
@@ -69,12 +68,13 @@ def ack(
     data_dir: DataDir = None,
 ) -> None:
     """Acknowledge an alarm: somebody has seen it. When it is raised anew it is not acknowledged."""
-    who = by or getpass.getuser()
+    settings = Settings.load(data_dir=data_dir)
 
-    async def act(table: Alarms) -> Event:
-        return await table.acknowledge(key, (await table.get(key)).row.since, who, note)
+    async def act() -> None:
+        async with sources.alarms(settings, READ, WRITE) as source:
+            await source.acknowledge(key, note, by)
 
-    _do(Settings.load(data_dir=data_dir), act)
+    asked(settings, act())
     print(f"acknowledged {key}")
 
 
@@ -86,24 +86,26 @@ def shelve(
     data_dir: DataDir = None,
 ) -> None:
     """Not hear of an alarm for a while, however often it is raised."""
-    who, until = by or getpass.getuser(), now_us() + duration_us(span)
+    settings, seconds = Settings.load(data_dir=data_dir), duration_seconds(span)
 
-    async def act(table: Alarms) -> Event:
-        return await table.shelve(key, until, who)
+    async def act() -> int:
+        async with sources.alarms(settings, WRITE) as source:
+            return await source.shelve(key, seconds, by)
 
-    _do(Settings.load(data_dir=data_dir), act)
+    until = asked(settings, act())
     print(f"shelved {key} until {iso(until)}")
 
 
 @app.command()
 def unshelve(key: KeyOrRule, by: By = None, data_dir: DataDir = None) -> None:
     """Hear of an alarm again."""
-    who = by or getpass.getuser()
+    settings = Settings.load(data_dir=data_dir)
 
-    async def act(table: Alarms) -> Event:
-        return await table.unshelve(key, who)
+    async def act() -> None:
+        async with sources.alarms(settings, WRITE) as source:
+            await source.unshelve(key, by)
 
-    _do(Settings.load(data_dir=data_dir), act)
+    asked(settings, act())
     print(f"unshelved {key}")
 
 
@@ -131,16 +133,3 @@ def fields(alarm: Alarm) -> dict[str, Any]:
 def _line(alarm: Alarm, now: int) -> tuple[str, ...]:
     row = alarm.row
     return (row.key, row.severity, alarm.status, ago(now - row.since), str(row.times), row.message)
-
-
-def _do(settings: Settings, act: Callable[[Alarms], Awaitable[Event]]) -> None:
-    """Do something to the table, and tell it: in the store, and on the topic ``events``."""
-    from isotherm.alarms.delivery import deliver
-
-    async def whole() -> None:
-        async with client.connected(settings) as redis:
-            event = await act(Alarms(redis, settings.partitions))
-            await EventLog(redis, settings.partitions).append(event)
-        await deliver(settings, [event])
-
-    run(settings, whole())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isotherm.cli.options import AsJson, DataDir, duration_us
-from isotherm.cli.output import print_json, progress, run
+from isotherm.cli.output import on_the_server, print_json, progress, run
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError
 from isotherm.limits import MAX_FUTURE_US
@@ -57,7 +57,7 @@ def export(
     if file == STDOUT and form != "csv":
         raise typer.BadParameter("standard output takes csv only", param_hint="--format")
     start, end = _range(last, since, until)
-    settings = Settings.load(data_dir=data_dir)
+    settings = on_the_server(Settings.load(data_dir=data_dir))
 
     async def write(out: Any, advance: Callable[[int, int], object]) -> tuple[int, int]:
         async with client.connected(settings) as redis:
@@ -121,7 +121,7 @@ def import_(
     from isotherm.store import client
 
     form = _format(file, form)
-    settings = Settings.load(data_dir=data_dir)
+    settings = on_the_server(Settings.load(data_dir=data_dir))
     now = now_us()
     rejects = file.with_name(file.name + ".rejects.csv")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from isotherm.cli.options import AsJson, DataDir
-from isotherm.cli.output import print_json, progress, run
+from isotherm.cli.output import on_the_server, print_json, progress, run
 from isotherm.errors import IsothermError, SettingsError
 from isotherm.settings import Settings
 
@@ -53,7 +53,7 @@ def backup(
         raise typer.BadParameter(f"{file} is no folder; write {file}/", param_hint="--keep")
     if folder is not None and not folder.is_dir():
         raise SettingsError(f"{folder} is no folder: create or mount it first")
-    settings = Settings.load(data_dir=data_dir)
+    settings = on_the_server(Settings.load(data_dir=data_dir))
     now = datetime.now(UTC)
     path = Path(file) if folder is None else folder / f"isotherm-registry-{now:%Y%m%dT%H%M%S.%fZ}.jsonl.gz"
 
@@ -140,7 +140,7 @@ def restore(
     from isotherm.backup.restore import restore as put_back
     from isotherm.store import client
 
-    settings = Settings.load(data_dir=data_dir)
+    settings = on_the_server(Settings.load(data_dir=data_dir))
     with progress("checking") as advance:
         checked = check(file, settings.partitions, advance)
 

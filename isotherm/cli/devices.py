@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from isotherm import presence
 from isotherm.cli.options import AsJson, DataDir
-from isotherm.cli.output import ago, iso, print_json, print_table, run
+from isotherm.cli.output import ago, asked, iso, print_json, print_table
+from isotherm.cli.sources import devices as sources
 from isotherm.clock import now_us
-from isotherm.configuration import Configurations
 from isotherm.errors import IsothermError
-from isotherm.presence import Presence
-from isotherm.registry import Device, Registry
+from isotherm.registry import Device
 from isotherm.settings import Settings
-from isotherm.store import client
-from isotherm.store.reader import Latest, Reader
+from isotherm.store.reader import Latest
 
 Names = Annotated[list[str], typer.Argument(help="Names of devices.")]
 Name = Annotated[str, typer.Argument(help="Name of a device.")]
@@ -31,15 +28,13 @@ def devices(context: typer.Context, data_dir: DataDir = None, as_json: AsJson = 
         return
     settings = Settings.load(data_dir=data_dir)
 
-    async def read() -> tuple[list[Latest], dict[str, list[str]], dict[str, Presence]]:
-        async with client.connected(settings) as redis:
-            registered = await Registry(redis).all() if as_json else []
+    async def read() -> tuple[list[Latest], dict[str, list[str]], dict[str, str]]:
+        async with sources.devices(settings, "devices:read", "series:read") as source:
+            registered = await source.all() if as_json else []
             labels = {device.name: sorted(device.labels) for device in registered}
-            known = await presence.read(redis, settings.partitions)
-            return await Reader(redis, settings.partitions).latest(), labels, known
+            return await source.latest(), labels, await source.statuses()
 
-    rows, labels, known = run(settings, read())
-    status = {device: one.status for device, one in known.items()}
+    rows, labels, status = asked(settings, read())
     if as_json:
         print_json(
             [
@@ -81,11 +76,11 @@ def add(
     settings = Settings.load(data_dir=data_dir)
 
     async def enter() -> None:
-        async with client.connected(settings) as redis:
+        async with sources.devices(settings, "devices:read", "devices:write") as source:
             for name in names:
-                await Registry(redis).add(name, is_gateway=gateway, gateway=via, type=type)
+                await source.add(name, is_gateway=gateway, gateway=via, type=type)
 
-    run(settings, enter())
+    asked(settings, enter())
     print(f"registered {', '.join(names)}" + (f" via {via}" if via else "") + "; a token: isotherm devices token NAME")
 
 
@@ -107,16 +102,15 @@ def label(
     add, remove = _changes(changes or [])
 
     async def change() -> frozenset[str]:
-        async with client.connected(settings) as redis:
-            registry = Registry(redis)
+        async with sources.devices(settings, "devices:read", "devices:write") as source:
             if changes:
-                return await registry.label(name, add=add, remove=remove)
-            device = await registry.get(name)
+                return await source.label(name, add=add, remove=remove)
+            device = await source.get(name)
             if device is None:
                 raise IsothermError(f"there is no device {name!r}; see: isotherm devices list")
             return device.labels
 
-    labels = sorted(run(settings, change()))
+    labels = sorted(asked(settings, change()))
     if as_json:
         print_json({"device": name, "labels": labels})
     else:
@@ -146,11 +140,10 @@ def token(
     settings = Settings.load(data_dir=data_dir)
 
     async def change() -> str | int:
-        async with client.connected(settings) as redis:
-            registry = Registry(redis)
-            return await registry.revoke_tokens(name) if revoke else await registry.new_token(name)
+        async with sources.devices(settings, "devices:read", "device-tokens:write") as source:
+            return await source.revoke_tokens(name) if revoke else await source.new_token(name)
 
-    made = run(settings, change())
+    made = asked(settings, change())
     if as_json:
         print_json({"device": name, "revoked": made} if revoke else {"device": name, "token": made})
     else:
@@ -163,12 +156,11 @@ def remove(names: Names, data_dir: DataDir = None) -> None:
     settings = Settings.load(data_dir=data_dir)
 
     async def forget() -> None:
-        async with client.connected(settings) as redis:
+        async with sources.devices(settings, "devices:read", "devices:write") as source:
             for name in names:
-                await Registry(redis).remove(name)
-                await Configurations(redis, settings.partitions).forget(name)
+                await source.remove(name)
 
-    run(settings, forget())
+    asked(settings, forget())
     print(f"removed {', '.join(names)}")
 
 
@@ -177,17 +169,15 @@ def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show one device: its newest values, its attributes, its type, labels and gateway, and how many tokens it has."""
     settings = Settings.load(data_dir=data_dir)
 
-    async def read() -> tuple[Device | None, list[Latest], list[Any]]:
-        async with client.connected(settings) as redis:
-            reader = Reader(redis, settings.partitions)
-            latest = [row for row in await reader.latest() if row.device == name]
-            return await Registry(redis).get(name), latest, await reader.attributes(name)
+    async def read() -> sources.Profile:
+        async with sources.devices(settings, "devices:read", "series:read") as source:
+            return await source.profile(name)
 
-    device, latest, attributes = run(settings, read())
-    if device is None and not latest and not attributes:
+    found = asked(settings, read())
+    if found.device is None and not found.latest and not found.attributes:
         raise IsothermError(f"there is no device {name!r}; see: isotherm devices")
-    device = device or Device(name, 0)
-    texts = {one.series.partition("/")[2]: {"value": one.text, "time": iso(one.time)} for one in attributes}
+    device, latest = found.device or Device(name, 0), found.latest
+    texts = {one.series.partition("/")[2]: {"value": one.text, "time": iso(one.time)} for one in found.attributes}
     if as_json:
         print_json(
             {
@@ -197,7 +187,7 @@ def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
                 "is_gateway": device.is_gateway,
                 "gateway": device.gateway or None,
                 "children": sorted(device.children),
-                "tokens": len(device.tokens),
+                "tokens": found.tokens,
                 "attributes": texts,
                 "metrics": {row.metric: {"value": row.value, "unit": row.unit, "time": iso(row.time)} for row in latest},
             }
@@ -205,7 +195,7 @@ def show(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
         return
     notes = [f", a {device.type}"] * bool(device.type) + [f", via {device.gateway}"] * bool(device.gateway)
     notes += [f", labelled {' '.join(sorted(device.labels))}"] * bool(device.labels)
-    print(f"{name}: {len(device.tokens)} tokens" + "".join(notes))
+    print(f"{name}: {found.tokens} tokens" + "".join(notes))
     if device.is_gateway:
         print(f"  a gateway for {', '.join(sorted(device.children)) or 'no device yet'}")
     rows = [(row.metric, f"{row.value:g} {row.unit}".strip(), iso(row.time)) for row in latest]
@@ -223,11 +213,10 @@ def list_registered(
     settings = Settings.load(data_dir=data_dir)
 
     async def read() -> list[str]:
-        async with client.connected(settings) as redis:
-            registry = Registry(redis)
-            return [one.name for one in await registry.all() if one.has_label(label)] if label else await registry.names()
+        async with sources.devices(settings, "devices:read") as source:
+            return [one.name for one in await source.all() if not label or one.has_label(label)]
 
-    names = run(settings, read())
+    names = asked(settings, read())
     if as_json:
         print_json(names)
     else:
@@ -240,11 +229,10 @@ async def register_fleet(settings: Settings, gateway: str, names: list[str]) -> 
 
     Raises:
         SettingsError: a name is none.
-        Unavailable: the store does not answer.
+        Unavailable: the platform does not answer.
     """
-    async with client.connected(settings) as redis:
-        registry = Registry(redis)
-        await registry.add(gateway, is_gateway=True)
+    async with sources.devices(settings, "devices:read", "devices:write", "device-tokens:write") as source:
+        await source.add(gateway, is_gateway=True)
         for name in names:
-            await registry.add(name, gateway=gateway)
-        return await registry.new_token(gateway)
+            await source.add(name, gateway=gateway)
+        return await source.new_token(gateway)

@@ -9,6 +9,7 @@ import typer
 
 from isotherm import logs
 from isotherm.cli.options import DataDir
+from isotherm.cli.output import on_the_server
 from isotherm.errors import SettingsError
 from isotherm.process import done_before, run_process, stop_signal
 from isotherm.registry import Registry
@@ -42,7 +43,7 @@ def users(
     from connectors.mqtt.users import Files
     from connectors.process import decoders_of
 
-    settings = Settings.load(data_dir=data_dir)
+    settings = on_the_server(Settings.load(data_dir=data_dir))
     logs.configure(settings, "mqtt-users")
     if not settings.mqtt_username or not settings.mqtt_password:
         raise SettingsError("set ISOTHERM_MQTT_USERNAME and ISOTHERM_MQTT_PASSWORD: the connectors log in with them")

@@ -12,7 +12,7 @@ import msgspec
 
 from isotherm import stackfile
 from isotherm.clock import iso as iso
-from isotherm.errors import Unavailable
+from isotherm.errors import SettingsError, Unavailable
 from isotherm.process import run_command
 from isotherm.settings import Settings
 
@@ -23,11 +23,38 @@ _Answer = TypeVar("_Answer")
 
 
 def run(settings: Settings, work: Coroutine[Any, Any, _Answer]) -> _Answer:
-    """Run a coroutine; where a server does not answer because none was started, say how to start one."""
+    """Run a coroutine that works on the store or the log itself; see `on_the_server`."""
+    try:
+        on_the_server(settings)
+    except SettingsError:
+        work.close()
+        raise
+    return asked(settings, work)
+
+
+def on_the_server(settings: Settings) -> Settings:
+    """Return settings, where the store and the log are that they name.
+
+    Raises:
+        SettingsError: ISOTHERM_URL names a platform elsewhere; another store is not worked on instead of its.
+    """
+    if settings.url:
+        raise SettingsError(
+            f"this command works on the store itself, and not over the REST API that ISOTHERM_URL names ({settings.url}): "
+            "run it on the platform's machine, or without ISOTHERM_URL"
+        )
+    return settings
+
+
+def asked(settings: Settings, work: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Run a coroutine that asks `isotherm.cli.sources`, wherever the platform is.
+
+    Where a server does not answer because none was started, it is said how to start one.
+    """
     try:
         return run_command(work)
     except Unavailable as error:
-        if stackfile.read(settings.data_dir) is not None:
+        if settings.url or stackfile.read(settings.data_dir) is not None:
             raise
         raise Unavailable(
             f"{error}\n  No local stack runs in {settings.data_dir}: start one with `isotherm up`, name its directory with "

@@ -8,13 +8,13 @@ import msgspec
 import typer
 
 from isotherm.cli.options import AsJson, DataDir, duration_us
-from isotherm.cli.output import as_shown, iso, print_json, print_table, run
+from isotherm.cli.output import as_shown, asked, iso, print_json, print_table
+from isotherm.cli.sources.rejects import rejects
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError
-from isotherm.reject_log import Filter, Kept, RejectLog
+from isotherm.reject_log import Filter, Kept
 from isotherm.rejects import hex_dump
 from isotherm.settings import Settings
-from isotherm.store import client
 
 MAX_DETAIL_CHARS = 60
 
@@ -49,11 +49,17 @@ def list_rejects(
 ) -> None:
     """List what was refused, oldest first."""
     settings = Settings.load(data_dir=data_dir)
-    found = run(settings, _collect(settings, filter_of(reason, device, protocol, last)))
-    shown = found[-limit:]
+    chosen = filter_of(reason, device, protocol, last)
+
+    async def read() -> tuple[int, list[Kept]]:
+        async with rejects(settings, "rejects:read") as source:
+            found = await source.all(chosen)
+            return len(found), [await source.whole(kept) if as_json else kept for kept in found[-limit:]]
+
+    count, shown = asked(settings, read())
     if as_json:
         print_json([fields_of(kept) for kept in shown])
-    elif not found:
+    elif not shown:
         print("nothing was refused")
     else:
         print_table(
@@ -72,8 +78,8 @@ def list_rejects(
                 for kept in shown
             ),
         )
-        if len(found) > len(shown):
-            print(f"{len(found) - len(shown):,} older ones: --limit {len(found)}")
+        if count > len(shown):
+            print(f"{count - len(shown):,} older ones: --limit {count}")
 
 
 @app.command()
@@ -84,7 +90,12 @@ def show(
 ) -> None:
     """Show one reject with its original bytes."""
     settings = Settings.load(data_dir=data_dir)
-    kept = next((one for one in run(settings, _collect(settings, Filter())) if one.id == id), None)
+
+    async def read() -> Kept | None:
+        async with rejects(settings, "rejects:read") as source:
+            return await source.get(id)
+
+    kept = asked(settings, read())
     if kept is None:
         raise IsothermError(f"there is no reject {id!r}; see: isotherm rejects list")
     if as_json:
@@ -125,7 +136,7 @@ def replay(
     """
     settings = Settings.load(data_dir=data_dir)
     chosen = filter_of(reason, device, protocol, last)
-    figures = run(settings, _replay(settings, chosen, set(id or ()), form, decoder, as_device, again, dry_run))
+    figures = asked(settings, _replay(settings, chosen, set(id or ()), form, decoder, as_device, again, dry_run))
     if as_json:
         print_json(figures)
         return
@@ -158,40 +169,33 @@ async def _replay(
 ) -> dict[str, Any]:
     from rich.progress import track
 
-    from connectors.replay import load_decoder, replaying
+    from connectors.replay import load_decoder
 
     correct = load_decoder(decoder) if decoder else None
-    found = [kept for kept in await _collect(settings, chosen) if not ids or kept.id in ids]
-    if missing := ids - {kept.id for kept in found}:
-        raise IsothermError(f"there is no reject {min(missing)!r}; see: isotherm rejects list")
-    left = [kept for kept in found if again or not kept.is_replayed]
-    wanting = [kept for kept in left if kept.record.reason != "analytic"]
-    whole = [kept for kept in wanting if kept.record.is_whole]
-    figures: dict[str, Any] = {
-        "rejects": len(whole),
-        "cut": len(wanting) - len(whole),
-        "stored": len(left) - len(wanting),
-        "replayed_before": len(found) - len(left),
-    }
-    figures |= {"accepted": 0, "rejected": 0}
-    errors: dict[str, int] = {}
-    if whole and not dry_run:
-        async with replaying(settings) as replayer, client.connected(settings) as redis:
-            log = RejectLog(settings, redis)
-            for kept in track(whole, "replaying", transient=True):
-                outcome = await replayer.replay(kept.record, form=form, device=device, correct=correct)
-                await log.mark_replayed(kept)
-                figures["accepted"] += outcome.accepted
-                figures["rejected"] += outcome.rejected
-                for error in outcome.errors:
-                    errors[error] = errors.get(error, 0) + 1
+    async with rejects(settings, "rejects:read", "rejects:write") as source:
+        found = [kept for kept in await source.all(chosen) if not ids or kept.id in ids]
+        if missing := ids - {kept.id for kept in found}:
+            raise IsothermError(f"there is no reject {min(missing)!r}; see: isotherm rejects list")
+        left = [kept for kept in found if again or not kept.is_replayed]
+        wanting = [await source.whole(kept) for kept in left if kept.record.reason != "analytic"]
+        whole = [kept for kept in wanting if kept.record.is_whole]
+        figures: dict[str, Any] = {
+            "rejects": len(whole),
+            "cut": len(wanting) - len(whole),
+            "stored": len(left) - len(wanting),
+            "replayed_before": len(found) - len(left),
+        }
+        figures |= {"accepted": 0, "rejected": 0}
+        errors: dict[str, int] = {}
+        if whole and not dry_run:
+            async with source.replaying(correct) as replay:
+                for kept in track(whole, "replaying", transient=True):
+                    outcome = await replay(kept, form, device)
+                    figures["accepted"] += outcome.accepted
+                    figures["rejected"] += outcome.rejected
+                    for error in outcome.errors:
+                        errors[error] = errors.get(error, 0) + 1
     return figures | {"errors": [f"{count} × {error}" for error, count in errors.items()]}
-
-
-async def _collect(settings: Settings, chosen: Filter) -> list[Kept]:
-    """Return the rejects that are meant, ascending by time."""
-    async with client.connected(settings) as redis:
-        return await RejectLog(settings, redis).all(chosen)
 
 
 def _short(text: str) -> str:

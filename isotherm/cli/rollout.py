@@ -23,6 +23,9 @@ LOOK_SECONDS = 1.0
 
 WATCH_SECONDS = 24 * 3600
 
+ENDED = ("done", "watching")
+"""Every device that there is has ended."""
+
 Id = Annotated[str, typer.Argument(help="Of the rollout, from `isotherm rollout list`.")]
 Wait = Annotated[bool, typer.Option(help="Wait until every device has ended, and exit with 1 if not all have it.")]
 
@@ -43,6 +46,9 @@ def begin(
         list[float] | None,
         typer.Option(help="Share of the devices up to which a wave goes, such as 0.1; the last has the rest."),
     ] = None,
+    continuous: Annotated[
+        bool, typer.Option("--continuous", help="Of devices that match later as well, until it is halted or superseded.")
+    ] = False,
     max_failure_rate: Annotated[float, typer.Option(help="A greater share of failures halts it.", min=0, max=1)] = 0.2,
     wave_timeout: Annotated[str, typer.Option(help="How long devices that are away hold up the next wave.")] = "10m",
     wait: Wait = False,
@@ -64,6 +70,7 @@ def begin(
             type=type_,
             gateway=gateway,
             waves=wave or (),
+            continuous=continuous,
             max_failure_rate=max_failure_rate,
             wave_timeout=seconds,
         )
@@ -157,7 +164,7 @@ def _watched(api: Client, rollout: Rollout) -> Rollout:
             time.sleep(LOOK_SECONDS)  # the API tells no more than how far it is now
             rollout = api.rollout(rollout.id)
             progress.update(task, completed=_ended(rollout))
-    if rollout.state != "done" or rollout.progress.applied < rollout.devices:
+    if rollout.state not in ENDED or rollout.progress.applied < rollout.devices:
         _tell(rollout, as_json=False, to_stderr=True)
         raise typer.Exit(1)
     return rollout
@@ -171,8 +178,9 @@ def _tell(found: Rollout, as_json: bool, *, to_stderr: bool = False) -> None:
 
 
 def _state(one: Rollout) -> str:
-    wave = f", wave {one.wave + 1} of {len(one.waves)}" if one.state != "done" and len(one.waves) > 1 else ""
-    return one.state + wave + (f" ({one.why})" if one.why else "")
+    wave = f", wave {one.wave + 1} of {len(one.waves)}" if one.state not in ENDED and len(one.waves) > 1 else ""
+    continuous = ", continuous" if one.continuous and one.state != "watching" else ""
+    return one.state + wave + continuous + (f" ({one.why})" if one.why else "")
 
 
 def _values(one: Rollout) -> str:
@@ -185,7 +193,8 @@ def _values(one: Rollout) -> str:
 
 def _counts(one: Rollout) -> str:
     counts = {name: getattr(one.progress, name) for name in get_args(RolloutState)}
-    return f"{one.devices} devices: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{one.devices} devices" + (f": {said}" if said else "")
 
 
 def _ended(one: Rollout) -> int:

@@ -9,7 +9,8 @@ import msgspec
 import typer
 
 from isotherm.cli.options import AsJson, DataDir, duration_us
-from isotherm.cli.output import iso, print_json, print_table, run
+from isotherm.cli.output import asked, iso, print_json, print_table, run
+from isotherm.cli.sources import rules as sources
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError
 from isotherm.events import SEVERITIES, Event, Severity
@@ -21,6 +22,8 @@ from isotherm.rules.wording import about, condition, span
 from isotherm.settings import Settings
 from isotherm.store import client
 from isotherm.store.reader import Reader
+
+SCOPES = ("rules:read", "rules:write")
 
 app = typer.Typer(no_args_is_help=True, help="Say when alarms are raised, and try it on what is stored.")
 
@@ -83,15 +86,12 @@ def add(
     settings = Settings.load(data_dir=data_dir)
 
     async def enter() -> None:
-        async with client.connected(settings) as redis:
-            if not anyway:
-                registered = {device.name: device for device in await Registry(redis).all()}
-                if why := unknown(rule, await Reader(redis, settings.partitions).series(), registered):
-                    raise SettingsError(f"{why}\n  --anyway adds the rule for what is yet to come")
-            rules = Rules(redis)
-            await (rules.replace(rule) if replace else rules.add(rule))
+        async with sources.rules(settings, *SCOPES, "devices:read", "series:read") as source:
+            if not anyway and (why := await source.why_unknown(rule)):
+                raise SettingsError(f"{why}\n  --anyway adds the rule for what is yet to come")
+            await (source.replace(rule) if replace else source.add(rule))
 
-    run(settings, enter())
+    asked(settings, enter())
     print(
         f"{'replaced' if replace else 'added'} {rule.id}: {condition(rule)}\n"
         f"what it would have done: isotherm rules try {rule.id}"
@@ -119,10 +119,10 @@ def show(id: Id, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     settings = Settings.load(data_dir=data_dir)
 
     async def read() -> Rule:
-        async with client.connected(settings) as redis:
-            return await Rules(redis).get(id)
+        async with sources.rules(settings, "rules:read") as source:
+            return await source.get(id)
 
-    rule = run(settings, read())
+    rule = asked(settings, read())
     if as_json:
         print_json(rule)
         return
@@ -251,20 +251,19 @@ def _rule(given: dict[str, Any]) -> Rule:
 
 def _read(settings: Settings) -> list[Rule]:
     async def read() -> list[Rule]:
-        async with client.connected(settings) as redis:
-            return await Rules(redis).all()
+        async with sources.rules(settings, "rules:read") as source:
+            return await source.all()
 
-    return run(settings, read())
+    return asked(settings, read())
 
 
 def _each(settings: Settings, ids: list[str], what: str) -> None:
     async def change() -> None:
-        async with client.connected(settings) as redis:
-            rules = Rules(redis)
+        async with sources.rules(settings, *SCOPES) as source:
             for id in ids:
-                await (rules.remove(id) if what == "remove" else rules.enable(id, what == "enable"))
+                await (source.remove(id) if what == "remove" else source.enable(id, what == "enable"))
 
-    run(settings, change())
+    asked(settings, change())
 
 
 def _told(raised: Event, cleared: Event | None) -> tuple[str, ...]:

@@ -7,15 +7,15 @@ the command takes, with the scopes that it needs.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from isotherm import stackfile
-from isotherm.client import Client, Refused, Unauthenticated
+from isotherm.client import AsyncClient, Client, Refused, Unauthenticated
 from isotherm.errors import SettingsError
 from isotherm.errors import Unavailable as Away
 from isotherm.process import run_command
@@ -36,9 +36,29 @@ def served(settings: Settings, *scopes: str, seconds: int = LENT_SECONDS) -> Ite
         scopes: What the command needs.
         seconds: How long it may take.
     """
+    with translated(settings, scopes), _token(settings, scopes, seconds) as token, _client(settings, token) as client:
+        yield client
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[AsyncClient]:
+    """Give a client that awaits of the REST API that ISOTHERM_URL names."""
+    with _address_checked():
+        client = AsyncClient(address(settings), settings.api_token)
+    async with client:
+        yield client
+
+
+@contextmanager
+def translated(settings: Settings, scopes: Iterable[str]) -> Iterator[None]:
+    """Make what goes wrong with the REST API an error of one line.
+
+    Args:
+        settings: Where it is.
+        scopes: What a token needs.
+    """
     try:
-        with _token(settings, scopes, seconds) as token, _client(settings, token) as client:
-            yield client
+        yield
     except Unauthenticated as error:
         needed = " ".join(f"--scope {scope}" for scope in scopes)
         raise SettingsError(
@@ -64,8 +84,14 @@ def address(settings: Settings) -> str:
 
 
 def _client(settings: Settings, token: str | None) -> Client:
-    try:
+    with _address_checked():
         return Client(address(settings), token)
+
+
+@contextmanager
+def _address_checked() -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise SettingsError(f"ISOTHERM_URL: {error}") from error
 

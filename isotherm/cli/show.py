@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from isotherm.cli.options import AsJson, DataDir, duration_us
-from isotherm.cli.output import as_shown, iso, print_json, print_table, run
+from isotherm.cli.output import as_shown, asked, iso, print_json, print_table, run
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError
 from isotherm.settings import Settings
@@ -29,32 +29,27 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """Print the history of one series, at the resolution that suits its length."""
-    from isotherm.store import client
-    from isotherm.store.history import History
-    from isotherm.store.reader import Reader
+    from isotherm.cli.sources.series import COLUMNS, Row, history
 
     settings = Settings.load(data_dir=data_dir)
     span = duration_us(last)
 
-    async def read() -> History:
-        async with client.connected(settings) as redis:
+    async def read() -> list[Row]:
+        async with history(settings) as source:
             now = now_us()
-            return await Reader(redis, settings.partitions).query(f"{device}/{metric}", now - span, now + 1, points)
+            return await source.rows(f"{device}/{metric}", now - span, now + 1, points)
 
-    found = run(settings, read())
-    if not len(found) and not (as_json or as_csv):
+    rows = asked(settings, read())
+    if not rows and not (as_json or as_csv):
         raise IsothermError(f"{device}/{metric} has no readings in the last {last}; see: isotherm devices")
-    names = ("time", "count", "min", "mean", "max", "last")
-    columns = (found.time, found.count, found.min, found.mean, found.max, found.last)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
     if as_json:
-        print_json([dict(zip(names, (iso(row[0]), *row[1:]), strict=True)) for row in rows])
+        print_json([dict(zip(COLUMNS, (iso(row.time), *row[1:]), strict=True)) for row in rows])
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(names)
+        writer.writerow(COLUMNS)
         writer.writerows((iso(row[0]), *row[1:]) for row in rows)
     else:
-        print_table(names, ((iso(row[0]), str(row[1]), *(f"{value:.4g}" for value in row[2:])) for row in rows))
+        print_table(COLUMNS, ((iso(row[0]), str(row[1]), *(f"{value:.4g}" for value in row[2:])) for row in rows))
 
 
 def tail(
@@ -110,17 +105,17 @@ def ledger(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Print what was received, accepted, rejected, stored and is in flight: in all, and for each connector."""
     from rich.console import Console
 
-    from isotherm import kafka
+    from isotherm.cli.sources.ledger import the_ledger
     from isotherm.ledger import Line
     from isotherm.local.screen import ledger_table
-    from isotherm.local.stack import read_ledger
 
     settings = Settings.load(data_dir=data_dir)
 
     async def read() -> dict[str, Line]:
-        return await read_ledger(settings, await kafka.cluster_id(settings))
+        async with the_ledger(settings) as source:
+            return await source.lines()
 
-    lines = run(settings, read())
+    lines = asked(settings, read())
     if as_json:
         print_json({"total": sum(lines.values(), Line()), "connectors": lines})
     else:

@@ -1,4 +1,4 @@
-"""``isotherm users``: who may use the pages. It acts on the store: whoever may reach that is trusted as an admin is."""
+"""``isotherm users``: who may use the pages. Beside the store: whoever may reach that is trusted as an admin is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from isotherm.accounts.accounts import Accounts, Actor
 from isotherm.accounts.names import user_name
 from isotherm.accounts.role import Role
 from isotherm.cli.options import AsJson, DataDir
-from isotherm.cli.output import iso, print_json, print_table, run
+from isotherm.cli.output import asked, iso, print_json, print_table, run
+from isotherm.cli.sources import users as sources
 from isotherm.errors import BadField
 from isotherm.settings import Settings
 from isotherm.store import client
@@ -39,7 +40,7 @@ RoleOption = Annotated[
 @app.command("list")
 def list_users(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List the users with their roles."""
-    users = with_accounts(Settings.load(data_dir=data_dir), lambda accounts, _: accounts.users.all())
+    users = _with_users(Settings.load(data_dir=data_dir), lambda source: source.all(), "users:read")
     if as_json:
         print_json(
             [
@@ -69,7 +70,7 @@ def list_users(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 def add(name: Name, role: RoleOption = Role.VIEWER, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Create a user, and print a password that they must change at their first log-in."""
     known = user_name(name)
-    password = with_accounts(Settings.load(data_dir=data_dir), lambda accounts, actor: accounts.create(known, role, actor))
+    password = _with_users(Settings.load(data_dir=data_dir), lambda source: source.create(known, role))
     if as_json:
         print_json({"name": known, "role": role.word, "password": password})
     else:
@@ -85,7 +86,7 @@ def role(
 ) -> None:
     """Change what a user may do; pages that they have open are opened anew."""
     known = user_name(name)
-    with_accounts(Settings.load(data_dir=data_dir), lambda accounts, actor: accounts.set_role(known, role, actor))
+    _with_users(Settings.load(data_dir=data_dir), lambda source: source.set_role(known, role))
     _say(as_json, f"{known} is {role.word} now", name=known, role=role.word)
 
 
@@ -93,7 +94,7 @@ def role(
 def disable(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Keep a user out, and end their sessions."""
     known = user_name(name)
-    with_accounts(Settings.load(data_dir=data_dir), lambda accounts, actor: accounts.set_disabled(known, True, actor))
+    _with_users(Settings.load(data_dir=data_dir), lambda source: source.set_disabled(known, True))
     _say(as_json, f"{known} is disabled", name=known, disabled=True)
 
 
@@ -101,7 +102,7 @@ def disable(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> No
 def enable(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Let a disabled user in again."""
     known = user_name(name)
-    with_accounts(Settings.load(data_dir=data_dir), lambda accounts, actor: accounts.set_disabled(known, False, actor))
+    _with_users(Settings.load(data_dir=data_dir), lambda source: source.set_disabled(known, False))
     _say(as_json, f"{known} is enabled", name=known, disabled=False)
 
 
@@ -109,23 +110,22 @@ def enable(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> Non
 def remove(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Forget a user, and end their sessions; what they did stays in the audit log."""
     known = user_name(name)
-    with_accounts(Settings.load(data_dir=data_dir), lambda accounts, actor: accounts.remove(known, actor))
+    _with_users(Settings.load(data_dir=data_dir), lambda source: source.remove(known))
     _say(as_json, f"removed {known}", name=known, removed=True)
 
 
 @app.command()
 def reset(name: Name, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Print a link by which a user may choose another password, once, within a day."""
-    known, settings = user_name(name), Settings.load(data_dir=data_dir)
-    link = _origin(settings) + with_accounts(settings, lambda accounts, actor: accounts.link("reset", known, actor))
+    known = user_name(name)
+    link = _with_users(Settings.load(data_dir=data_dir), lambda source: source.reset(known))
     _say(as_json, link, name=known, link=link)
 
 
 @app.command()
 def invite(role: RoleOption = Role.VIEWER, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Print a link by which somebody may register, once, within 7 days."""
-    settings = Settings.load(data_dir=data_dir)
-    link = _origin(settings) + with_accounts(settings, lambda accounts, actor: accounts.link("invite", role.word, actor))
+    link = _with_users(Settings.load(data_dir=data_dir), lambda source: source.invite(role))
     _say(as_json, link, role=role.word, link=link)
 
 
@@ -147,6 +147,18 @@ def audit(
 _COLUMNS = ("time", "who", "what", "target", "outcome", "address", "detail")
 
 
+def _with_users(
+    settings: Settings, work: Callable[[sources.Users], Awaitable[_Answer]], scope: str = "users:write"
+) -> _Answer:
+    """Do something to the users, wherever they are."""
+
+    async def do() -> _Answer:
+        async with sources.users(settings, scope) as source:
+            return await work(source)
+
+    return asked(settings, do())
+
+
 def with_accounts(settings: Settings, work: Callable[[Accounts, Actor], Awaitable[_Answer]]) -> _Answer:
     """Do something to the accounts of the store."""
 
@@ -155,10 +167,6 @@ def with_accounts(settings: Settings, work: Callable[[Accounts, Actor], Awaitabl
             return await work(Accounts.of(redis, settings), Actor(f"cli ({getpass.getuser()})", "cli"))
 
     return run(settings, do())
-
-
-def _origin(settings: Settings) -> str:
-    return settings.web_origin or f"http://localhost:{settings.web_port}"
 
 
 def _say(as_json: bool, text: str, **values: Any) -> None:

@@ -65,6 +65,7 @@ class AsyncClient:
     delete_device = _Call(operations.devices.delete_device)
     create_device_token = _Call(operations.devices.create_device_token)
     revoke_device_tokens = _Call(operations.devices.revoke_device_tokens)
+    presence = _List(operations.devices.presence)
     attributes = _Call(operations.devices.attributes)
     commands = _List(operations.commands.commands)
     command = _Call(operations.commands.command)

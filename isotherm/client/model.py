@@ -53,6 +53,25 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     etag: str = ""
 
 
+Status = Literal["online", "late", "offline"]
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a device is there.
+
+    Attributes:
+        device: Which.
+        status: ``late`` is one that has not been heard of for longer than it uses to be.
+        seen: When it was last heard of.
+        cadence: How far apart its arrivals use to be, µs; 0 when it has been heard of only once.
+    """
+
+    device: str
+    status: Status
+    seen: datetime
+    cadence: int
+
+
 class Attribute(msgspec.Struct, frozen=True):
     """A text that a device has reported."""
 
@@ -188,14 +207,16 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: Ascending with ``created``.
-        targets: Which devices it was for, as they were then.
+        targets: Which devices it was for, as they were then; or is for, if it is continuous.
         values: Setting → value; None removes it. ``firmware`` is what devices are told of an image.
         by, created: Who began it, and when.
+        continuous: Devices that match later are given it as well.
         back: The rollout that it takes back, or empty.
-        state: ``running``; ``halted``, when nobody is given it any more; ``done``, when every device has ended.
-        why: Why it is halted.
-        devices: How many they are.
-        waves: How many are in each wave.
+        state: ``running``; ``halted``, when nobody is given it any more; ``done``, when every device has ended, or
+            ``watching``, when it is continuous.
+        why: Why it is halted, or does not go to all devices that match.
+        devices: How many it has been for so far.
+        waves: How many of those that were there when it began are in each wave.
         wave, wave_at: The wave whose devices are given it, from 0, and when it began.
         max_failure_rate: A greater share of failures among the answers halts it.
         wave_timeout: How long a wave is waited for, s.
@@ -207,8 +228,9 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, Any]
     by: str
     created: datetime
+    continuous: bool = False
     back: str
-    state: Literal["running", "halted", "done"]
+    state: Literal["running", "halted", "watching", "done"]
     why: str
     devices: int
     waves: list[int]

@@ -7,6 +7,7 @@
 -- any more, 'version', 'large'.
 
 local now, by, rollout, back, expected = unpack(ARGV, 1, 5)
+local is_held = call('EXISTS', held_key(rollout)) == 1
 local most_keys, most_bytes, n = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 
 -- Return key → new value of what changes, and whether somebody else has changed what is to be taken back.
@@ -40,7 +41,7 @@ local function is_too_large(device, changes)
 end
 
 local function assign(device)
-  if rollout ~= '' and not call('ZSCORE', members_key(rollout, 'waiting'), device) then return 'gone' end
+  if rollout ~= '' and (is_held or not call('ZSCORE', members_key(rollout, 'waiting'), device)) then return 'gone' end
   if expected ~= '' and (tonumber(get(device, 'version')) or 0) ~= tonumber(expected) then return 'version' end
   local changes, is_left = changes_of(device)
   if is_too_large(device, changes) then
@@ -62,7 +63,7 @@ local function assign(device)
     for key, change in pairs(changes) do
       if rollout ~= '' then
         call('HSET', before_key(rollout), device .. ' ' .. key, change[1])
-        call('EXPIRE', before_key(rollout), KEPT)
+        keep(rollout, before_key(rollout))
       end
       if change[2] == '' then
         call('HDEL', desired_key(device), key)

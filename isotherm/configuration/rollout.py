@@ -4,6 +4,7 @@
     --------  -------------------------------------------------------------------------  --------------------------------
     running   devices are given it; when a wave has ended, the next one's are            done, halted
     halted    too many failed, or somebody holds it: nobody is given it any more         running
+    watching  every device has ended; it is continuous: those that come are given it     running, halted
     done      every device has ended
 
     of a device   what is known
@@ -14,6 +15,8 @@
 
 A wave has ended when all of its devices have, or when its time is over: devices that are away do not hold up the others.
 They are given what is desired when they come.
+
+A continuous rollout is for the devices that match its targets later as well; see newcomers.py. It is never done.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from isotherm.clock import iso
 from isotherm.errors import BadField
 from isotherm.limits import DAY, MINUTE, SECOND
 
-State = Literal["running", "halted", "done"]
+State = Literal["running", "halted", "watching", "done"]
 
 Member = Literal["waiting", "pending", "sent", "applied", "drifted", "failed", "superseded"]
 
@@ -70,19 +73,20 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: Ascending with ``created``.
-        targets: Which devices it was for, as they were then.
+        targets: Which devices it was for, as they were then; or is for, if it is continuous.
         values: Key → value as JSON; null where the key is to be removed.
         by: Who began it.
         created: When.
-        devices: How many they are.
-        waves: How many devices are in the first wave, the second, …
+        devices: How many they were when it began.
+        waves: How many of these are in the first wave, the second, …
         max_failure_rate: A greater share of failures among those that have ended halts it.
         wave_timeout: How long a wave is waited for, µs.
+        continuous: It is for devices that match its targets later as well, until it is halted or superseded.
         back: The rollout that it takes back, or empty.
         state: See the table above.
         wave: The wave whose devices are given it, from 0.
         wave_at: When it began.
-        why: Why it is halted.
+        why: Why it is halted, or does not go to all devices that match.
     """
 
     id: str
@@ -94,6 +98,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     waves: Sequence[int]
     max_failure_rate: float = DEFAULT_FAILURE_RATE
     wave_timeout: int = DEFAULT_WAVE_TIMEOUT
+    continuous: bool = False
     back: str = ""
     state: State = "running"
     wave: int = 0
@@ -111,6 +116,11 @@ class Progress(msgspec.Struct, frozen=True):
     drifted: int = 0
     failed: int = 0
     superseded: int = 0
+
+    @property
+    def devices(self) -> int:
+        """All of them."""
+        return self.waiting + self.open + self.ended
 
     @property
     def ended(self) -> int:
@@ -175,10 +185,11 @@ def described(one: Rollout, progress: Progress) -> dict[str, Any]:
         "values": {key: msgspec.json.decode(value) for key, value in one.values.items()},
         "by": one.by,
         "created": iso(one.created),
+        "continuous": one.continuous,
         "back": one.back,
         "state": one.state,
         "why": one.why,
-        "devices": one.devices,
+        "devices": progress.devices,
         "waves": list(one.waves),
         "wave": one.wave,
         "wave_at": iso(one.wave_at),

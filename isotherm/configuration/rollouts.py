@@ -4,14 +4,16 @@
     |------------------------------------|------|---------------------------------------------------------------|
     | ``iso:{rollouts}:all``             | zset | id → when it was begun, µs                                    |
     | ``iso:{rollouts}:open``            | set  | ids of those that are running                                 |
+    | ``iso:{rollouts}:continuous``      | set  | ids of those that are continuous, and not halted              |
     | ``iso:{rollouts}:rollout:ID``      | hash | it, as JSON; state, wave, wave_at and why as they are now     |
 
-A rollout's devices are in the partitions, see table.py.
+A rollout's devices are in the partitions, see table.py. What is known of one expires; of a continuous one when it was halted
+long ago.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,26 +21,27 @@ import msgspec
 
 from isotherm.clock import now_us
 from isotherm.commands.command import as_json, id_of
+from isotherm.configuration.choosing import chosen, shares
 from isotherm.configuration.configuration import FIRMWARE, MAX_BYTES, encoded
 from isotherm.configuration.rollout import (
     DEFAULT_FAILURE_RATE,
     DEFAULT_WAVE_TIMEOUT,
-    MAX_DEVICES,
     MEMBERS,
     Member,
     Progress,
     Rollout,
+    State,
     Targets,
     check_limits,
     waves_of,
 )
 from isotherm.configuration.table import Configurations, key_of
-from isotherm.errors import BadField, SettingsError
+from isotherm.errors import SettingsError
 from isotherm.firmware import Image
 from isotherm.registry import Device, Registry
-from isotherm.rules.targets import matches
 from isotherm.store.client import Client
 from isotherm.store.reader import answering
+from isotherm.store.script import Script
 from isotherm.topics import partition_of
 
 AT_ONCE = 500
@@ -54,6 +57,7 @@ _REMOVED = b"null"
 _PREFIX = "iso:{rollouts}:"
 _ALL = _PREFIX + "all"
 _OPEN = _PREFIX + "open"
+_CONTINUOUS = _PREFIX + "continuous"
 
 
 class Rollouts:
@@ -63,6 +67,7 @@ class Rollouts:
         self._redis = redis
         self._partitions = partitions
         self._registry = Registry(redis)
+        self._script = Script(redis, "turn.lua", package=__package__)
         self.configurations = Configurations(redis, partitions)
 
     async def begin(
@@ -75,6 +80,7 @@ class Rollouts:
         max_failure_rate: float = DEFAULT_FAILURE_RATE,
         wave_timeout: int = DEFAULT_WAVE_TIMEOUT,
         image: Image | None = None,
+        continuous: bool = False,
         id: str = "",
     ) -> Rollout:
         """Begin to change what is desired of devices.
@@ -87,6 +93,7 @@ class Rollouts:
             max_failure_rate: A greater share of failures halts it.
             wave_timeout: How long a wave is waited for, µs.
             image: Firmware that they are to have, instead of values.
+            continuous: It is for devices that match later, too; there may be none yet.
             id: Of the rollout; if one was begun under it, that is returned. A new one by default.
 
         Raises:
@@ -96,7 +103,7 @@ class Rollouts:
             return begun
         check_limits(max_failure_rate, wave_timeout)
         kept = encoded(values) if image is None else {FIRMWARE: as_json(image.for_device(), FIRMWARE, MAX_BYTES)}
-        devices = chosen(targets, await self._registry.all())
+        devices = chosen(targets, await self._registry.all(), may_come=continuous)
         rollout = Rollout(
             id=id or id_of(now_us()),
             targets=targets,
@@ -107,9 +114,10 @@ class Rollouts:
             waves=waves_of(len(devices), waves),
             max_failure_rate=max_failure_rate,
             wave_timeout=wave_timeout,
+            continuous=continuous,
             wave_at=now_us(),
         )
-        return await self._begin(rollout, devices)
+        return await self._begin(rollout, {one.name: one.created for one in devices})
 
     async def roll_back(self, rollout: Rollout, by: str, *, id: str = "") -> Rollout:
         """Begin to make what was desired before a rollout desired again, where nobody has changed it since.
@@ -136,18 +144,19 @@ class Rollouts:
             created=now_us(),
             devices=len(given),
             waves=[len(given)],
+            continuous=False,
             back=rollout.id,
             state="running",
             wave=0,
             wave_at=now_us(),
             why="",
         )
-        return await self._begin(back, sorted(given))
+        return await self._begin(back, dict.fromkeys(sorted(given), 0))
 
     async def get(self, id: str) -> Rollout | None:
         """Return a rollout, or None when there is none, or it is forgotten."""
         with answering():
-            fields = await self._redis.hgetall(_PREFIX + "rollout:" + id)
+            fields = await self._redis.hgetall(_rollout_key(id))
         return _rollout(fields) if fields else None
 
     async def newest(self, *, limit: int, before: str = "") -> list[Rollout]:
@@ -168,7 +177,7 @@ class Rollouts:
             async with self._redis.pipeline(transaction=False) as look:
                 for partition in range(self._partitions):
                     for state in MEMBERS:
-                        look.zcard(_members(partition, id, state))
+                        look.zcard(members_key(partition, id, state))
                 counts = await look.execute()
         return Progress(*(sum(counts[at :: len(MEMBERS)]) for at in range(len(MEMBERS))))
 
@@ -177,7 +186,7 @@ class Rollouts:
         with answering():
             async with self._redis.pipeline(transaction=False) as look:
                 for partition in range(self._partitions):
-                    look.zrange(_members(partition, id, state), 0, -1)
+                    look.zrange(members_key(partition, id, state), 0, -1)
                 rows = await look.execute()
         return sorted(name.decode() for row in rows for name in row)
 
@@ -198,6 +207,32 @@ class Rollouts:
             await self._set(id, state="running", why="", wave_at=now_us())
         return count
 
+    async def continuous(self) -> list[Rollout]:
+        """Return the rollouts that devices which come are given, oldest first."""
+        with answering():
+            ids = sorted(id.decode() for id in await self._redis.smembers(_CONTINUOUS))
+        found = [await self.get(id) for id in ids]
+        return [one for one in found if one is not None and one.state in ("running", "watching")]
+
+    async def supersede(self, rollout: Rollout, by: Rollout) -> None:
+        """End a continuous rollout, because devices that come are given a newer one; who is being given it still is."""
+        if await self._turn(rollout, state="halted", why=f"superseded by rollout {by.id}"):
+            await self.configurations.hold(rollout.id, "supersede")
+
+    async def take_up(self, rollout: Rollout, why: str) -> None:
+        """Have a continuous rollout go on that further devices have joined.
+
+        Args:
+            rollout: As it was seen.
+            why: It does not go to all that match, or empty.
+        """
+        if rollout.why != why:
+            await self._turn(rollout, why=why)
+        progress = await self.progress(rollout.id)
+        found = await self.get(rollout.id)
+        if found is not None and found.state == "watching" and (progress.waiting or progress.open):
+            await self._turn(found, state="running")
+
     async def advance_all(self) -> None:
         """Have every rollout that is running go on; as often, and by as many, as one likes."""
         with answering():
@@ -208,86 +243,107 @@ class Rollouts:
     async def advance(self, id: str) -> None:
         """Do what comes next for a rollout: the devices of its wave, the next wave, a halt, or its end."""
         rollout = await self.get(id)
-        if rollout is None or rollout.state != "running":
+        if rollout is None:
             with answering():
                 await self._redis.srem(_OPEN, id)
+            return
+        if rollout.state != "running":
+            await self._turn(rollout)
             return
         await self._release(rollout)
         progress = await self.progress(id)
         if progress.is_failing(rollout.max_failure_rate):
             answered = progress.applied + progress.drifted + progress.failed
             await self.halt(id, f"{progress.failed} of {answered} devices that answered could not")
-        elif progress.waiting and (not progress.open or now_us() - rollout.wave_at > rollout.wave_timeout):
-            await self._set(id, wave=rollout.wave + 1, wave_at=now_us())
         elif not progress.waiting and not progress.open:
-            await self._set(id, state="done")
+            await self._rest(rollout)
+        elif rollout.wave + 1 < len(rollout.waves) and (
+            not progress.open or now_us() - rollout.wave_at > rollout.wave_timeout
+        ):
+            await self._turn(rollout, wave=rollout.wave + 1, wave_at=now_us())
 
-    async def _begin(self, rollout: Rollout, devices: Sequence[str]) -> Rollout:
-        """Note a rollout and who it is for, and only then that it is running."""
-        number, end = 0, rollout.waves[0]
+    async def _rest(self, rollout: Rollout) -> None:
+        """Say that every device has ended, unless one has joined meanwhile, or is given it again."""
+        ended: State = "watching" if rollout.continuous else "done"
+        if await self._turn(rollout, state=ended):
+            progress = await self.progress(rollout.id)
+            if progress.waiting or progress.open:
+                await self._turn(msgspec.structs.replace(rollout, state=ended), state="running")
+
+    async def _begin(self, rollout: Rollout, devices: Mapping[str, int]) -> Rollout:
+        """Note a rollout and who it is for, and only then that it is running.
+
+        Args:
+            rollout: It.
+            devices: Device → when it was registered, in the order in which they are given it.
+        """
+        waves = (number for number, size in enumerate(rollout.waves) for _ in range(size))
         waiting: dict[int, dict[str, int]] = {}
-        for at, device in enumerate(devices):
-            if at == end:
-                number += 1
-                end += rollout.waves[number]
-            waiting.setdefault(partition_of(device, self._partitions), {})[device] = number
+        for device, wave in zip(devices, waves, strict=True):
+            waiting.setdefault(partition_of(device, self._partitions), {})[device] = wave
         with answering():
             for partition, members in waiting.items():
-                for some in _pieces(list(members.items()), 10 * AT_ONCE):
-                    await self._redis.zadd(_members(partition, rollout.id, "waiting"), dict(some))
-                await self._redis.expire(_members(partition, rollout.id, "waiting"), KEPT)
-            await self._redis.hset(
-                _PREFIX + "rollout:" + rollout.id, mapping={"record": msgspec.json.encode(rollout).decode()}
-            )
-            await self._redis.expire(_PREFIX + "rollout:" + rollout.id, KEPT)
+                for some in pieces(list(members.items()), 10 * AT_ONCE):
+                    await self._redis.zadd(members_key(partition, rollout.id, "waiting"), dict(some))
+                    if rollout.continuous:
+                        joined = {device: devices[device] for device, _ in some}
+                        await self._redis.zadd(members_key(partition, rollout.id, "joined"), joined)
+                if not rollout.continuous:
+                    await self._redis.expire(members_key(partition, rollout.id, "waiting"), KEPT)
             await self._redis.zadd(_ALL, {rollout.id: rollout.created})
-            await self._redis.zremrangebyscore(_ALL, "-inf", now_us() - KEPT / timedelta(microseconds=1))
-            await self._redis.sadd(_OPEN, rollout.id)
+            await self._forget_old()
+        await self._set(rollout.id, record=msgspec.json.encode(rollout).decode())
         await self.advance(rollout.id)
         return await self.get(rollout.id) or rollout
 
+    async def _forget_old(self) -> None:
+        old = await self._redis.zrangebyscore(_ALL, "-inf", now_us() - KEPT / timedelta(microseconds=1))
+        for id in old:
+            if not await self._redis.exists(_rollout_key(id.decode())):
+                await self._redis.zrem(_ALL, id)
+
     async def _release(self, rollout: Rollout) -> None:
         """Change what is desired of the devices whose wave has begun."""
-        values = {key: b"" if value == _REMOVED else bytes(value) for key, value in rollout.values.items()}
+        newer = [one for one in await self.continuous() if one.id > rollout.id] if rollout.continuous else []
         for partition in range(self._partitions):
-            key = _members(partition, rollout.id, "waiting")
+            key = members_key(partition, rollout.id, "waiting")
             with answering():
                 names = [name.decode() for name in await self._redis.zrangebyscore(key, "-inf", rollout.wave)]
-            for some in _pieces(names, AT_ONCE):
+            for some in pieces(names, AT_ONCE):
+                await self._give(rollout, newer, some)
+
+    async def _give(self, rollout: Rollout, newer: Sequence[Rollout], names: Sequence[str]) -> None:
+        """Give devices of one partition what newer rollouts leave to them."""
+        every = frozenset(rollout.values)
+        if any(every & one.values.keys() for one in newer):
+            devices = [await self._registry.get(name) or Device(name, 0) for name in names]
+            parts = {keys: [one.name for one in some] for keys, some in shares(rollout, newer, devices).items()}
+        else:
+            parts = {every: list(names)}
+        for keys, some in parts.items():
+            if keys:
+                values = values_of(rollout, keys)
                 await self.configurations.assign(some, values, rollout.by, rollout=rollout.id, back=rollout.back)
+            else:
+                await self.configurations.leave(rollout.id, some)
 
     async def _set(self, id: str, **fields: str | int) -> None:
+        await self._change(id, "", fields)
+
+    async def _turn(self, rollout: Rollout, **fields: str | int) -> bool:
+        """Change a rollout if it is still in the state that it was seen in; tells whether it was."""
+        return await self._change(rollout.id, rollout.state, fields)
+
+    async def _change(self, id: str, seen: str, fields: Mapping[str, str | int]) -> bool:
+        flat = [part for pair in fields.items() for part in pair]
+        seconds = int(KEPT.total_seconds())
         with answering():
-            await self._redis.hset(_PREFIX + "rollout:" + id, mapping=fields)
-            if fields.get("state") == "running":
-                await self._redis.sadd(_OPEN, id)
+            return bool(await self._script([_rollout_key(id), _OPEN, _CONTINUOUS], [id, seen, seconds, *flat]))
 
 
-def chosen(targets: Targets, devices: Iterable[Device]) -> list[str]:
-    """Return the names of the devices that targets mean, ascending.
-
-    Raises:
-        BadField: there is none, one that was named is not there, or they are too many.
-    """
-    every = list(devices)
-    if not (targets.devices or targets.label or targets.type or targets.gateway):
-        raise BadField("targets", "no devices are named", "devices, a label, a type or a gateway; * stands for all")
-    for pattern in targets.devices:
-        if not any(matches(pattern, one.name) for one in every):
-            raise BadField("devices", f"there is no device {pattern!r}", "names of devices, or patterns such as room-*")
-    found = [
-        one.name
-        for one in every
-        if (not targets.devices or any(matches(pattern, one.name) for pattern in targets.devices))
-        and (not targets.label or one.has_label(targets.label))
-        and (not targets.type or one.type == targets.type)
-        and (not targets.gateway or one.gateway == targets.gateway)
-    ]
-    if not found:
-        raise BadField("targets", f"there is no device: {targets}", "devices that are there")
-    if len(found) > MAX_DEVICES:
-        raise BadField("targets", f"{len(found):,} devices", f"at most {MAX_DEVICES:,} in one rollout")
-    return sorted(found)
+def values_of(rollout: Rollout, keys: Collection[str]) -> dict[str, bytes]:
+    """Return what a rollout sets of some keys, as `encoded` returns it."""
+    return {key: b"" if value == _REMOVED else bytes(value) for key, value in rollout.values.items() if key in keys}
 
 
 def _rollout(fields: Mapping[bytes, bytes]) -> Rollout:
@@ -297,9 +353,15 @@ def _rollout(fields: Mapping[bytes, bytes]) -> Rollout:
     return msgspec.structs.replace(msgspec.json.decode(fields[b"record"], type=Rollout), **known)
 
 
-def _members(partition: int, id: str, state: str) -> str:
+def _rollout_key(id: str) -> str:
+    return _PREFIX + "rollout:" + id
+
+
+def members_key(partition: int, id: str, state: str) -> str:
+    """Return the key of a rollout's devices that are so far, or have ``joined`` it, in a partition."""
     return f"{key_of(partition)}:rollout:{id}:{state}"
 
 
-def _pieces(items: Sequence[_Item], size: int) -> Iterable[Sequence[_Item]]:
+def pieces(items: Sequence[_Item], size: int) -> Iterable[Sequence[_Item]]:
+    """Return items in pieces of at most a size."""
     return (items[at : at + size] for at in range(0, len(items), size))

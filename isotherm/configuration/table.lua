@@ -4,6 +4,7 @@
 local call = redis.call
 local DUE = KEYS[1]
 local KEPT = 90 * 86400 -- s, how long it is remembered how far a rollout is with its devices
+local FOREVER = -1 -- what TTL says of a key that does not expire
 local STATES = { 'waiting', 'pending', 'sent', 'applied', 'drifted', 'failed', 'superseded' }
 
 local function device_key(device) return DUE .. ':device:' .. device end
@@ -12,12 +13,20 @@ local function reported_key(device) return DUE .. ':reported:' .. device end
 local function members_key(rollout, state) return DUE .. ':rollout:' .. rollout .. ':' .. state end
 local function before_key(rollout) return DUE .. ':before:' .. rollout end
 
--- Say how far a rollout is with a device.
-local function enter(rollout, device, state)
+local function held_key(rollout) return DUE .. ':held:' .. rollout end
+local function joined_key(rollout) return members_key(rollout, 'joined') end
+
+-- Have something that is remembered of a rollout end in time: of a continuous one as the devices that have joined it do.
+local function keep(rollout, key)
+  if call('TTL', joined_key(rollout)) == FOREVER then call('PERSIST', key) else call('EXPIRE', key, KEPT) end
+end
+
+-- Say how far a rollout is with a device; of one that waits, for which wave.
+local function enter(rollout, device, state, wave)
   if rollout == '' then return end
   for _, other in ipairs(STATES) do call('ZREM', members_key(rollout, other), device) end
-  call('ZADD', members_key(rollout, state), 0, device)
-  call('EXPIRE', members_key(rollout, state), KEPT)
+  call('ZADD', members_key(rollout, state), wave or 0, device)
+  keep(rollout, members_key(rollout, state))
 end
 
 local function get(device, field) return call('HGET', device_key(device), field) or '' end

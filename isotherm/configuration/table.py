@@ -7,6 +7,8 @@
     | ``iso:{p}:configuration:desired:NAME``         | hash   | key → value as JSON                                     |
     | ``iso:{p}:configuration:reported:NAME``        | hash   | the same, as the device has said                        |
     | ``iso:{p}:configuration:rollout:ID:STATE``     | zset   | a rollout's devices; those that wait by their wave      |
+    | ``iso:{p}:configuration:rollout:ID:joined``    | zset   | those of a continuous one by when they were registered  |
+    | ``iso:{p}:configuration:held:ID``              | string | it is there while a rollout is given to nobody          |
     | ``iso:{p}:configuration:before:ID``            | hash   | ``DEVICE KEY`` → value before a rollout, or nothing     |
     | ``iso:{p}:configuration:live``                 | channel| ``queued DEVICE configuration``: it is due              |
 
@@ -35,6 +37,7 @@ from isotherm.configuration.configuration import (
 )
 from isotherm.errors import BadField, InvalidReading
 from isotherm.limits import MINUTE, SECOND
+from isotherm.registry import Device
 from isotherm.store.client import Client
 from isotherm.store.reader import answering
 from isotherm.store.script import Script, pairs
@@ -59,8 +62,8 @@ class Configurations:
         def script(name: str) -> Script:
             return Script(redis, "table.lua", name, package=__package__)
 
-        names = ("assign.lua", "claim.lua", "forget.lua", "hold.lua", "note.lua")
-        self._assign, self._claim, self._forget, self._hold, self._note = map(script, names)
+        names = ("assign.lua", "claim.lua", "forget.lua", "hold.lua", "join.lua", "leave.lua", "note.lua")
+        self._assign, self._claim, self._forget, self._hold, self._join, self._leave, self._note = map(script, names)
 
     async def get(self, device: str) -> Configuration:
         """Return a device's configuration: an empty one, if nothing is desired or reported."""
@@ -178,7 +181,28 @@ class Configurations:
                 found |= {name.decode() for name in await self._redis.zrangebyscore(key_of(partition), "-inf", now_us())}
         return found
 
-    async def hold(self, rollout: str, what: Literal["halt", "resume", "retry"]) -> int:
+    async def join(self, rollout: str, devices: Sequence[Device], wave: int) -> list[str]:
+        """Enter devices of one partition that a continuous rollout is for, unless they were before.
+
+        Args:
+            rollout: Which one.
+            devices: Them.
+            wave: The one that they wait for.
+
+        Returns:
+            Who waits for that wave now, and has to be given what is desired.
+        """
+        flat = [part for one in devices for part in (one.name, one.created)]
+        with answering():
+            found = await self._join([self.key_of(devices[0].name)], [rollout, wave, *flat])
+        return [name.decode() for name in found]
+
+    async def leave(self, rollout: str, devices: Sequence[str]) -> None:
+        """Leave devices of one partition that wait for a rollout to newer ones."""
+        with answering():
+            await self._leave([self.key_of(devices[0])], [rollout, *devices])
+
+    async def hold(self, rollout: str, what: Literal["halt", "resume", "retry", "supersede"]) -> int:
         """Hold a rollout or have it go on; returns how many devices that was about."""
         with answering():
             counts = [

@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 import pytest
 
-from isotherm.configuration import Configurations
+from isotherm.configuration import Configurations, Newcomers
 from isotherm.firmware import Image, signing
+from isotherm.registry import Registry
 from isotherm.settings import Settings
 from isotherm.store import client as stores
 from tests.api.conftest import Login
@@ -90,10 +91,27 @@ async def test_a_rollout_and_back(settings: Settings, login: Login) -> None:
     assert (await program.get(f"/rollouts?cursor={listed['next']}")).json["items"][0]["id"] == begun.json["id"]
 
 
+async def test_a_continuous_rollout_is_given_to_who_comes(settings: Settings, login: Login) -> None:
+    program = await login("otto", *BOTH)
+    form = {"targets": {"label": "attic"}, "values": {"interval": 7}}
+    assert (await program.post("/rollouts", form)).status in (400, 422), "there is no such device"
+    begun = await program.post("/rollouts", form | {"continuous": True})
+    assert (begun.status, begun.json["state"], begun.json["devices"]) == (201, "watching", 0)
+    async with stores.connected(settings) as redis:
+        await Registry(redis).label("room-1", add=["attic"])
+        await Newcomers(redis, settings.partitions).welcome()
+    found = (await program.get("/rollouts/" + begun.json["id"])).json
+    assert (found["state"], found["continuous"], found["devices"], found["progress"]["pending"]) == ("running", True, 1, 1)
+    assert (await program.get("/devices/room-1/configuration")).json["desired"] == {"interval": 7}
+    halted = await program.post(f"/rollouts/{begun.json['id']}/actions", {"action": "halt"})
+    assert (halted.json["state"], halted.json["why"]) == ("halted", "halted by otto")
+
+
 @pytest.mark.parametrize(
     ("field", "form"),
     [
         ("targets", {"targets": {}, "values": {"a": 1}}),
+        ("targets", {"targets": {}, "values": {"a": 1}, "continuous": True}),
         ("devices", {"targets": {"devices": ["nobody"]}, "values": {"a": 1}}),
         ("waves", {"targets": {"devices": ["*"]}, "values": {"a": 1}, "waves": [0.5, 0.1]}),
         ("values", {"targets": {"devices": ["*"]}}),

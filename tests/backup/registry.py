@@ -69,6 +69,9 @@ async def fill(redis: Client) -> Known:
     await rollouts.configurations.change("kitchen", {"interval": 5}, "eve")
     await rollouts.configurations.report("kitchen", 1, b'{"interval":5}')
     await rollouts.begin(Targets(label="vip"), {"calibration": 0.5}, "eve")
+    await rollouts.begin(Targets(label="attic"), {"calibration": 0.5}, "eve", continuous=True)
+    halted = await rollouts.begin(Targets(label="cellar"), {"calibration": 0.5}, "eve", continuous=True)
+    await rollouts.halt(halted.id, "halted by eve")
     await _readings(redis)
     await _alarms(redis)
     return known

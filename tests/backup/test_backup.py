@@ -115,7 +115,7 @@ def test_a_store_is_restored_to_what_it_was(full: Valkey, empty: Valkey, known: 
         "audit entries": 6,
         "firmware images": 1,
         "firmware keys": 1,
-        "rollouts": 1,
+        "rollouts": 3,
         "configurations": 3,
         "rows of alarms": 2,
         "attributes": 1,

@@ -144,6 +144,13 @@ def test_a_rollout_from_its_begin_to_its_way_back(settings: Settings, login: Log
         otto.rollout("0" * 24)
 
 
+def test_a_continuous_rollout(login: Login) -> None:
+    otto = login("otto", "configuration:read", "configuration:write")
+    begun = otto.begin_rollout({"interval": 7}, label="attic", continuous=True)
+    assert (begun.state, begun.continuous, begun.devices) == ("watching", True, 0)
+    assert otto.halt_rollout(begun.id).state == "halted"
+
+
 def test_an_image_is_signed_uploaded_assigned_and_removed(login: Login) -> None:
     anna = login("anna", "read", "write")
     key, data = signing.new_key(), b"\x7fELF" * 1_000

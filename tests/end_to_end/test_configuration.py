@@ -50,6 +50,12 @@ def test_simulated_devices_take_over_what_they_should_have_and_load_firmware(tmp
         assert done["progress"]["applied"] == 3
         assert [stack.json("config", "show", room)["reported"]["firmware"] for room in ROOMS] == ["2.0"] * 3
 
+        begun = stack.json("rollout", "begin", "--label", "hot", "--set", "calibration=2", "--continuous", "--wait")
+        assert (begun["state"], begun["devices"]) == ("watching", 0)
+        stack.run("devices", "label", "room-003", "+hot")
+        assert applied(stack, "room-003", "calibration", 2)["rollout"] == begun["id"]
+        assert "continuous (halted by cli" in stack.run("rollout", "halt", begun["id"]).stdout
+
         back = stack.json("rollout", "back", done["id"], "--wait")
         assert back["back"] == done["id"]
         assert "firmware" not in stack.json("config", "show", "room-002")["desired"]
@@ -64,6 +70,17 @@ def test_connectors_that_are_killed_during_a_rollout(tmp_path: Path) -> None:
             os.kill(stack.pid_of(part), signal.SIGKILL)
         done = json.loads(stack.run("rollout", "show", begun["id"], "--wait", "--json", seconds=180).stdout)
         assert (done["state"], done["progress"]["applied"]) == ("done", 30)
+
+
+def applied(stack: Stack, device: str, setting: str, value: Any) -> dict[str, Any]:
+    """Return what is known of a device's configuration when the device has a value."""
+    deadline = time.monotonic() + 30
+    while True:
+        found: dict[str, Any] = stack.json("config", "show", device)
+        if found["reported"].get(setting) == value:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
 
 
 def settled(stack: Stack, device: str) -> dict[str, Any]:

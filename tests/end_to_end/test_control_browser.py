@@ -93,3 +93,12 @@ async def _configure_all(browser: chromium.Browser, stack: Stack) -> None:
     await first.get_by_role("button", name=re.compile("Roll back")).click()
     await page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
     await expect(panel.get_by_role("article").filter(has_text="Back:")).to_contain_text(re.compile("done.*3 applied"))
+
+    await panel.get_by_role("button", name="Configure devices").click()
+    await fill(dialog, Label="attic", Settings="calibration=3")
+    await dialog.get_by_role("checkbox", name="Also devices that match later").check()
+    await dialog.get_by_role("button", name="Roll out").click()
+    watching = panel.get_by_role("article").filter(has_text="attic")
+    await expect(watching).to_contain_text("watching for devices that come")
+    await watching.get_by_role("button", name=re.compile("Halt")).click()
+    await expect(watching).to_contain_text(re.compile("halted, continuous: halted by"))

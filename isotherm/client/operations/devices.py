@@ -8,7 +8,7 @@ import msgspec
 
 from isotherm.client.errors import PreconditionFailed
 from isotherm.client.exchange import Listing, Request, Steps, decoded, deleted, got, put, segment, tagged
-from isotherm.client.model import Attribute, Attributes, Device
+from isotherm.client.model import Attribute, Attributes, Device, Presence
 
 LABELLING_ATTEMPTS = 5
 """How often labels are changed anew because somebody else changed the device meanwhile."""
@@ -120,6 +120,11 @@ def create_device_token(name: str) -> Steps[str]:
 def revoke_device_tokens(name: str) -> Steps[None]:
     """Make all tokens of a device invalid; connectors notice within 10 s."""
     yield deleted(_path(name) + "/tokens")
+
+
+def presence() -> Listing[Presence]:
+    """Go through the devices of which it is known whether they are there, ascending by name."""
+    return Listing("/presence", Presence)
 
 
 def attributes(name: str) -> Steps[list[Attribute]]:

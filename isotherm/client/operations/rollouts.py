@@ -40,6 +40,7 @@ def begin_rollout(
     type: str = "",
     gateway: str = "",
     waves: Iterable[float] = (),
+    continuous: bool = False,
     max_failure_rate: float | None = None,
     wave_timeout: int | None = None,
 ) -> Steps[Rollout]:
@@ -53,6 +54,7 @@ def begin_rollout(
         type: Of this type.
         gateway: For which this gateway speaks.
         waves: Up to which share of the devices each wave goes: 0.01, 0.1 is 1 %, then 9 %, then the rest.
+        continuous: Devices that match later are given it as well, until it is halted or a newer one supersedes it.
         max_failure_rate: A greater share of failures among the answers halts it; the platform's default is 0.2.
         wave_timeout: Seconds after which devices that are away no longer hold up the next wave; by default 600.
 
@@ -61,6 +63,7 @@ def begin_rollout(
     """
     targets = {"devices": list(devices), "label": label, "type": type, "gateway": gateway}
     form: dict[str, Any] = {"targets": targets, "values": dict(values or {}), "waves": list(waves)}
+    form |= {"continuous": True} if continuous else {}
     options = {"firmware": firmware or None, "max_failure_rate": max_failure_rate, "wave_timeout": wave_timeout}
     form |= {name: value for name, value in options.items() if value is not None}
     return decoded((yield posted("/rollouts", form, uuid.uuid4().hex)).body, Rollout)
