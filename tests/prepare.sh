@@ -23,6 +23,7 @@ need ssh openssh-client
 need podman podman
 need buildah buildah
 need runc runc
+need containerd containerd
 need debootstrap debootstrap
 need iptables iptables
 [ -x /usr/lib/podman/netavark ] || packages+=(netavark)
