@@ -26,6 +26,7 @@ need runc runc
 need containerd containerd
 need debootstrap debootstrap
 need iptables iptables
+need ipset ipset
 [ -x /usr/lib/podman/netavark ] || packages+=(netavark)
 [ -x /usr/lib/podman/aardvark-dns ] || packages+=(aardvark-dns)
 need catatonit catatonit

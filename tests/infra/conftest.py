@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import missing
-from tests.support import apache_kafka, images, pod_images
-from tests.support.manifests import K8S, Document, render
+from tests.support import apache_kafka, images, node, pod_images
+from tests.support.manifests import K8S, Document, load_deploy, render
+
+HOST_IMAGE = "localhost/isotherm/host:latest"
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +32,26 @@ def local(registry: str, tmp_path_factory: pytest.TempPathFactory) -> list[Docum
     mirror = infra / "k8s/components/mirror/kustomization.yaml"
     mirror.write_text(mirror.read_text().replace("registry.example:5000", registry))
     return render(add_components(infra / "k8s/overlays/local", "mirror"))
+
+
+@pytest.fixture(scope="session")
+def one_node() -> Iterator[node.Node]:
+    """A Kubernetes of one node, on which the images of the overlay ``local`` and of virtual hosts lie."""
+    if reason := node.available():
+        if "ISOTHERM_K8S_LAB" in os.environ:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    registry = pod_images.registry()
+    names = load_deploy().images_of(render(K8S / "overlays/local"))
+    loaded = {_in_full(name): f"{registry}/{name.removeprefix('localhost/')}" for name in names}
+    with node.running({**loaded, HOST_IMAGE: images.built("host", K8S.parent / "hosts")}) as running:
+        yield running
+
+
+def _in_full(name: str) -> str:
+    """Return what a node calls an image."""
+    registry, _, _ = name.rpartition("/")
+    return name if registry.startswith("localhost") else f"docker.io/{name if registry else f'library/{name}'}"
 
 
 def add_components(overlay: Path, *names: str) -> Path:

@@ -7,25 +7,42 @@ import copy
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import aiohttp
 import pytest
 
-from tests.support import node, pod_images
-from tests.support.manifests import K8S, Document, load_deploy, named, pod_of, render, workloads
+from tests.infra.test_network import ANYWHERE, Network
+from tests.support.manifests import K8S, Document, named, pod_of, render, workloads
 from tests.support.node import Node
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
 WEB, HTTP = 30730, 30740
 """Of the node: infra/k8s/overlays/local/ports.yaml."""
+
+REACH = """\
+import socket, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def reaches(target):
+    host, _, port = target.partition(":")
+    try:
+        socket.create_connection((host, int(port)), 3).close()
+    except OSError:
+        return False
+    return True
+
+with ThreadPoolExecutor(32) as pool:
+    print(*(target for target, reached in zip(sys.argv[1:], pool.map(reaches, sys.argv[1:])) if reached))
+"""
+"""Prints those of its arguments, HOST:PORT, at which somebody answers."""
 
 LOAD = {"tcp": "isotherm-tcp:7301", "http": "isotherm-http:7310", "coap": "isotherm-coap:7302", "mqtt": "mosquitto:1883"}
 DEVICES, RATE = 5, 10
@@ -68,24 +85,9 @@ def deploy(node: Node, *arguments: str) -> str:
     return done.stdout
 
 
-def in_full(image: str) -> str:
-    """Return the name that a node gives to an image."""
-    registry, _, _ = image.rpartition("/")
-    return image if registry.startswith("localhost") else f"docker.io/{image if registry else f'library/{image}'}"
-
-
 @pytest.fixture(scope="module")
-def local() -> Iterator[Local]:
-    if reason := node.available():
-        if "ISOTHERM_K8S_LAB" in os.environ:
-            pytest.fail(reason)
-        pytest.skip(reason)
-    documents = render(K8S / "overlays/local")
-    registry = pod_images.registry()
-    names = load_deploy().images_of(documents)
-    loaded = {in_full(name): f"{registry}/{name.removeprefix('localhost/')}" for name in names}
-    with node.running(loaded) as one:
-        yield Local(one, documents, deploy(one, "deploy", "local"))
+def local(one_node: Node) -> Local:
+    return Local(one_node, render(K8S / "overlays/local"), deploy(one_node, "deploy", "local"))
 
 
 def test_every_workload_becomes_ready(local: Local) -> None:
@@ -117,6 +119,41 @@ async def test_a_reading_sent_to_the_nodes_port_is_seen_at_its_other(local: Loca
     assert [(one["device"], one["value"]) for one in items] == [("kitchen", 21.5)]
 
 
+def test_the_network_lets_through_what_the_policies_say_and_nothing_else(local: Local) -> None:
+    network = Network(local.documents)
+    addresses = {one["metadata"]["labels"]["app.kubernetes.io/component"]: one["status"]["podIP"] for one in local.pods()}
+    targets = {
+        f"{addresses[component]}:{port}": (component, protocol, port)
+        for component, protocol, port in network.ports()
+        if protocol == "TCP"
+    }
+
+    def reached(component: str, *pod: str) -> set[tuple[str, str, int]]:
+        others = [address for address, (target, *_) in targets.items() if target != component]
+        said = local.node.plane.kubectl("exec", *pod, "--", "python3", "-c", REACH, *others)
+        return {targets[one] for one in said.split()}
+
+    for component in ("tcp", "http", "coap", "mqtt", "worker", "analytics", "web", "simulator"):
+        kind = "statefulset" if component == "mqtt" else "deployment"
+        may = {one for one in targets.values() if one[0] != component and network.may(component, *one)}
+        assert reached(component, "--namespace=isotherm", f"{kind}/isotherm-{component}") == may, component
+    with _stranger(local):
+        assert reached("", "stranger") == {one for one in targets.values() if network.may(ANYWHERE, *one)}
+
+
+@contextmanager
+def _stranger(local: Local) -> Iterator[None]:
+    """A pod called so, of another namespace."""
+    image = pod_of(named(local.documents, "Deployment", "isotherm-tcp"))["spec"]["containers"][0]["image"]
+    command = ["python3", "-c", "import signal; signal.pause()"]
+    local.node.plane.kubectl("run", "stranger", f"--image={image}", "--command", "--", *command)
+    try:
+        local.node.plane.kubectl("wait", "pod/stranger", "--for=condition=Ready", "--timeout=60s")
+        yield
+    finally:
+        local.node.plane.kubectl("delete", "pod", "stranger", "--now")
+
+
 def test_all_of_ours_is_exchanged_at_once_under_load_and_no_acknowledged_reading_is_lost(local: Local) -> None:
     fleets = {protocol: _fleet(local, number, protocol) for number, protocol in enumerate(LOAD)}
     local.kubectl(
@@ -130,7 +167,7 @@ def test_all_of_ours_is_exchanged_at_once_under_load_and_no_acknowledged_reading
     ours = [f"{one['kind'].lower()}/{one['metadata']['name']}" for one in _ours(local)]
     local.kubectl("rollout", "restart", *ours)
     for one in ours:
-        local.kubectl("rollout", "status", one, "--timeout=110s")
+        local.kubectl("rollout", "status", one, "--timeout=280s")
 
     accounts = {}
     for protocol in LOAD:

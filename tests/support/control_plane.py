@@ -21,16 +21,18 @@ VERSION = "v1.34.4"
 START_SECONDS = 60.0
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20.0
+KUBECTL_SECONDS = 300.0
 
-NODE = "lab"
+NODE, SERVICES = "lab", "10.96.0.0/16"
 USERS = {
     "admin": "system:masters",
     "system:kube-controller-manager": "",
     "system:kube-scheduler": "",
     "system:kube-proxy": "",
     f"system:node:{NODE}": "system:nodes",
+    "hosts": "",
 }
-"""Each with its groups: what they may do is Kubernetes' own choice."""
+"""Each with its groups: what they may do is Kubernetes' own choice; of `hosts` that of infra/hosts/cluster-role.yaml."""
 
 KUBECONFIG = """\
 apiVersion: v1
@@ -76,7 +78,7 @@ class ControlPlane:
         """Run kubectl; raises AssertionError with what it says when it fails."""
         command = [kubectl(), *arguments]
         done = subprocess.run(
-            command, env=self.environment, input=stdin, capture_output=True, text=True, timeout=120, check=False
+            command, env=self.environment, input=stdin, capture_output=True, text=True, timeout=KUBECTL_SECONDS, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -131,7 +133,7 @@ def running(folder: Path, machine: Machine | None = None) -> Iterator[ControlPla
             f"--etcd-servers=http://127.0.0.1:{etcd}",
             *(f"--service-account-{kind}-file={key}" for kind in ("key", "signing-key")),
             "--service-account-issuer=https://kubernetes.default.svc",
-            "--service-cluster-ip-range=10.96.0.0/16",
+            f"--service-cluster-ip-range={SERVICES}",
             *(f"--bind-address={address}", f"--secure-port={api}", f"--cert-dir={certificates}"),
             *(f"--token-auth-file={tokens}", "--authorization-mode=Node,RBAC"),
             *("--enable-admission-plugins=NodeRestriction", "--kubelet-preferred-address-types=InternalIP"),

@@ -22,7 +22,8 @@ HIERARCHIES = [CGROUPS] if (CGROUPS / "cgroup.controllers").exists() else list(C
 PREFIX = "isotherm-machine-"
 NAMESPACES = ("--pid", "--mount", "--net", "--uts", "--ipc")
 PROGRAMS = ("setpriv", "unshare", "nsenter", "catatonit", "ip")
-NETWORKS = list(IPv4Network("198.18.0.0/15").subnets(new_prefix=30))
+PREFIX_BITS = 28
+NETWORKS = list(IPv4Network("198.18.0.0/15").subnets(new_prefix=PREFIX_BITS))
 """Of the addresses for such trials (RFC 2544)."""
 COMMAND_SECONDS = 300
 
@@ -36,12 +37,14 @@ class Machine:
         pid: Of its first process, as it is seen from here.
         folder: Its own, seen from both sides.
         address: At which it is reached from here.
+        further: More of these, for what runs on it.
     """
 
     name: str
     pid: int
     folder: Path
     address: str
+    further: tuple[str, ...]
 
     def command(self, *words: str | Path) -> list[str]:
         """Return what runs a command there."""
@@ -57,7 +60,7 @@ def started() -> Iterator[Machine]:
     """A machine for the length of the block."""
     _remove_leftovers()
     name = f"{PREFIX}{os.getpid()}"
-    ours, its = NETWORKS[os.getpid() % len(NETWORKS)].hosts()
+    ours, its, *further = map(str, NETWORKS[os.getpid() % len(NETWORKS)].hosts())
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     # When we end, unshare is killed; then its child; then, because that is the first process there, all others.
     command = [
@@ -74,8 +77,8 @@ def started() -> Iterator[Machine]:
     with (folder / "unshare.log").open("wb") as log:
         unshare = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        machine = Machine(name, _first_process(unshare), folder, str(its))
-        _connect(machine, str(ours))
+        machine = Machine(name, _first_process(unshare), folder, its, tuple(further))
+        _connect(machine, ours)
         _make_cgroups(name)
         yield machine
     finally:
@@ -101,10 +104,11 @@ def _first_process(unshare: subprocess.Popen[bytes]) -> int:
 def _connect(machine: Machine, ours: str) -> None:
     link = f"node{os.getpid()}"
     _run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
-    _run("ip", "address", "add", f"{ours}/30", "dev", link)
+    _run("ip", "address", "add", f"{ours}/{PREFIX_BITS}", "dev", link)
     _run("ip", "link", "set", link, "up")
     machine.run("ip", "link", "set", "lo", "up")
-    machine.run("ip", "address", "add", f"{machine.address}/30", "dev", "eth0")
+    for address in (machine.address, *machine.further):
+        machine.run("ip", "address", "add", f"{address}/{PREFIX_BITS}", "dev", "eth0")
     machine.run("ip", "link", "set", "eth0", "up")
     machine.run("ip", "route", "add", "default", "via", ours)
 

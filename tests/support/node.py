@@ -1,10 +1,14 @@
-"""A Kubernetes of one node: control plane, containerd, kubelet, kube-proxy and CoreDNS on a machine of its own."""
+"""A Kubernetes of one node: control plane, containerd, kubelet, kube-proxy, CoreDNS and kube-router on a machine."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,14 +16,15 @@ from pathlib import Path
 from string import Template
 
 from tests.support import control_plane, images, machine
-from tests.support.control_plane import BUILT, HYPERKUBE, NODE, ControlPlane
+from tests.support.control_plane import BUILT, HYPERKUBE, NODE, SERVICES, ControlPlane
 from tests.support.machine import Machine
+from tests.support.manifests import kubectl
 
 PEERS = Path(__file__).resolve().parents[1] / "peers/kubernetes"
 FILES = PEERS / "node"
 PLUGINS = Path("/usr/lib/cni")
 CTR = ("ctr", "--namespace=k8s.io", "images")
-VOLUMES = 12
+VOLUMES = 40
 IMPORT_SECONDS = 300
 
 KERNEL = {
@@ -60,9 +65,13 @@ def available() -> str | None:
     """Say why there can be no node here, or None when there can."""
     if reason := control_plane.available() or images.available():
         return reason
-    if not (BUILT / "dns").exists():
-        return "CoreDNS is not built: make k8s-lab"
-    absent = [one for one in ("containerd", "ctr", "runc", "nft", *machine.PROGRAMS) if shutil.which(one) is None]
+    if not all((BUILT / name).exists() for name in ("dns", "policies")):
+        return "CoreDNS and kube-router are not built: make k8s-lab"
+    absent = [
+        one
+        for one in ("containerd", "ctr", "runc", "nft", "iptables", "ipset", *machine.PROGRAMS)
+        if shutil.which(one) is None
+    ]
     absent += [str(PLUGINS / one) for one in ("ptp", "portmap", "host-local") if not (PLUGINS / one).exists()]
     return f"{', '.join(absent)} not installed; see tests/prepare.sh" if absent else None
 
@@ -99,10 +108,17 @@ def running(loaded: Mapping[str, str]) -> Iterator[Node]:
             *("--proxy-mode=nftables", "--cluster-cidr=10.244.0.0/16", f"--hostname-override={NODE}"),
             *(f"--kubeconfig={plane.kubeconfig('system:kube-proxy')}", "--conntrack-max-per-core=0", "--oom-score-adj=0"),
         )
+        start(
+            "policies",
+            BUILT / "policies",
+            *("--run-firewall", "--run-router=false", "--run-service-proxy=false", f"--hostname-override={NODE}"),
+            *(f"--kubeconfig={plane.kubeconfig('admin')}", f"--service-cluster-ip-range={SERVICES}"),
+        )
         plane.kubectl("apply", "--filename=-", stdin="".join(_volumes(host.folder / "volumes")))
         plane.kubectl("apply", "--filename=-", stdin=Template((FILES / "dns.yaml").read_text()).substitute(built=BUILT))
         plane.until(lambda: _knows(plane, set(loaded)), "the node is ready and knows its images")
         plane.kubectl("rollout", "status", "--namespace=kube-system", "deployment/coredns", "--timeout=60s")
+        stack.enter_context(_addresses_given(plane, host.further))
         yield Node(host, plane)
 
 
@@ -139,6 +155,37 @@ def _volumes(folder: Path) -> Iterator[str]:
         path = folder / str(number)
         path.mkdir(parents=True)
         yield VOLUME.format(node=NODE, number=number, path=path)
+
+
+@contextmanager
+def _addresses_given(plane: ControlPlane, addresses: tuple[str, ...]) -> Iterator[None]:
+    """In the place of MetalLB: a Service of the kind LoadBalancer has one of these addresses, in turn."""
+    shown = '{.metadata.namespace} {.metadata.name} {.spec.type} {.status.loadBalancer.ingress[0].ip}{"\\n"}'
+    watch = subprocess.Popen(
+        [kubectl(), "get", "services", "--all-namespaces", "--watch", f"--output=jsonpath={shown}"],
+        env=plane.environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    turn = itertools.cycle(addresses)
+
+    def give() -> None:
+        assert watch.stdout is not None
+        for line in watch.stdout:
+            namespace, name, kind, *given = line.split()
+            if kind == "LoadBalancer" and not given:
+                status = json.dumps({"status": {"loadBalancer": {"ingress": [{"ip": next(turn)}]}}})
+                with contextlib.suppress(AssertionError):  # it is gone already
+                    plane.kubectl(
+                        "patch", "service", name, f"--namespace={namespace}", "--subresource=status", f"--patch={status}"
+                    )
+
+    giving = threading.Thread(target=give)
+    giving.start()
+    try:
+        yield
+    finally:
+        watch.terminate()
+        watch.wait()
+        giving.join()
 
 
 def _knows(plane: ControlPlane, names: set[str]) -> bool:
