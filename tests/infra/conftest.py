@@ -34,10 +34,18 @@ def local(registry: str, tmp_path_factory: pytest.TempPathFactory) -> list[Docum
     return render(add_components(infra / "k8s/overlays/local", "mirror"))
 
 
+def add_components(overlay: Path, *names: str) -> Path:
+    """Add components to a copy of an overlay, last."""
+    kustomization = overlay / "kustomization.yaml"
+    before, labels, after = kustomization.read_text().partition("labels:\n")
+    kustomization.write_text(before + "".join(f"  - ../../components/{name}\n" for name in names) + labels + after)
+    return overlay
+
+
 @pytest.fixture(scope="session")
 def one_node() -> Iterator[node.Node]:
     """A Kubernetes of one node, on which the images of the overlay ``local`` and of virtual hosts lie."""
-    if reason := node.available():
+    if reason := node.available() or apache_kafka.available():
         if "ISOTHERM_K8S_LAB" in os.environ:
             pytest.fail(reason)
         pytest.skip(reason)
@@ -52,11 +60,3 @@ def _in_full(name: str) -> str:
     """Return what a node calls an image."""
     registry, _, _ = name.rpartition("/")
     return name if registry.startswith("localhost") else f"docker.io/{name if registry else f'library/{name}'}"
-
-
-def add_components(overlay: Path, *names: str) -> Path:
-    """Add components to a copy of an overlay, last."""
-    kustomization = overlay / "kustomization.yaml"
-    before, labels, after = kustomization.read_text().partition("labels:\n")
-    kustomization.write_text(before + "".join(f"  - ../../components/{name}\n" for name in names) + labels + after)
-    return overlay

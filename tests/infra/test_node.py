@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 
 from tests.infra.test_network import ANYWHERE, Network
+from tests.infra.test_pods import DEVICES, DRAIN_SECONDS, LOAD, RATE
 from tests.support.manifests import K8S, Document, named, pod_of, render, workloads
 from tests.support.node import Node
 
@@ -34,7 +35,7 @@ from concurrent.futures import ThreadPoolExecutor
 def reaches(target):
     host, _, port = target.partition(":")
     try:
-        socket.create_connection((host, int(port)), 3).close()
+        socket.create_connection((host, int(port)), 20).close()
     except OSError:
         return False
     return True
@@ -44,9 +45,6 @@ with ThreadPoolExecutor(32) as pool:
 """
 """Prints those of its arguments, HOST:PORT, at which somebody answers."""
 
-LOAD = {"tcp": "isotherm-tcp:7301", "http": "isotherm-http:7310", "coap": "isotherm-coap:7302", "mqtt": "mosquitto:1883"}
-DEVICES, RATE = 5, 10
-DRAIN_SECONDS = 60.0
 BACK_SECONDS = 120.0
 POLL_SECONDS = 0.5
 
