@@ -18,7 +18,7 @@ from tests.support.ports import free_port
 BUILT = Path(__file__).resolve().parents[2] / ".k8s-lab"
 HYPERKUBE = BUILT / "hyperkube"
 VERSION = "v1.34.4"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20.0
 KUBECTL_SECONDS = 300.0

@@ -108,15 +108,16 @@ def running(loaded: Mapping[str, str]) -> Iterator[Node]:
             *("--proxy-mode=nftables", "--cluster-cidr=10.244.0.0/16", f"--hostname-override={NODE}"),
             *(f"--kubeconfig={plane.kubeconfig('system:kube-proxy')}", "--conntrack-max-per-core=0", "--oom-score-adj=0"),
         )
-        start(
+        plane.kubectl("apply", "--filename=-", stdin="".join(_volumes(host.folder / "volumes")))
+        plane.kubectl("apply", "--filename=-", stdin=Template((FILES / "dns.yaml").read_text()).substitute(built=BUILT))
+        plane.until(lambda: _knows(plane, set(loaded)), "the node is ready and knows its images")
+        start(  # now, for it ends where no such node is known
             "policies",
             BUILT / "policies",
             *("--run-firewall", "--run-router=false", "--run-service-proxy=false", f"--hostname-override={NODE}"),
             *(f"--kubeconfig={plane.kubeconfig('admin')}", f"--service-cluster-ip-range={SERVICES}"),
         )
-        plane.kubectl("apply", "--filename=-", stdin="".join(_volumes(host.folder / "volumes")))
-        plane.kubectl("apply", "--filename=-", stdin=Template((FILES / "dns.yaml").read_text()).substitute(built=BUILT))
-        plane.until(lambda: _knows(plane, set(loaded)), "the node is ready and knows its images")
+        plane.until(lambda: "KUBE-ROUTER-FORWARD" in host.run("iptables", "-S"), "policies are enforced")
         plane.kubectl("rollout", "status", "--namespace=kube-system", "deployment/coredns", "--timeout=60s")
         stack.enter_context(_addresses_given(plane, host.further))
         yield Node(host, plane)
