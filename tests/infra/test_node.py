@@ -194,12 +194,8 @@ def _fleet(local: Local, number: int, protocol: str) -> Document:
         "simulate", "--register", "--json", "--protocol", protocol, "--target", LOAD[protocol], "--rate", str(RATE),
         "--devices", str(DEVICES), "--first", str(100 * (1 + number)),
     ]  # fmt: skip
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {**template["metadata"], "name": protocol},
-        "spec": template["spec"],
-    }
+    labels = {**template["metadata"]["labels"], "isotherm/needs-mqtt": "true"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": protocol, "labels": labels}, "spec": template["spec"]}
 
 
 def _stored(local: Local) -> Counter[str]:
