@@ -171,6 +171,11 @@ class Settings(BaseSettings):
         "", description="Storage class of their volumes in Kubernetes; by default the cluster's."
     )
     partitions: int = Field(8, description="Partitions of every topic: the shards. Fixed once data is stored.", ge=1)
+    start_seconds: float = Field(
+        0,
+        description="How long processes wait at their start for the store and Kafka; 0 ends them with an error at once.",
+        ge=0,
+    )
     replication: int = Field(1, description="Replicas of every topic.", ge=1)
     group_session_seconds: float = Field(
         30.0, description="Kafka's group session and rebalance time-out, s; a first join may take half of it.", ge=6

@@ -23,8 +23,10 @@ need ssh openssh-client
 need podman podman
 need buildah buildah
 need runc runc
+need containerd containerd
 need debootstrap debootstrap
 need iptables iptables
+need ipset ipset
 [ -x /usr/lib/podman/netavark ] || packages+=(netavark)
 [ -x /usr/lib/podman/aardvark-dns ] || packages+=(aardvark-dns)
 need catatonit catatonit

@@ -43,10 +43,11 @@ def run_all(
 ) -> None:
     """Run analytics, a process each, and follow changes of their files and parameters."""
     from agents.host import run as run_host
+    from isotherm.start import when_servers_answer
 
     settings = Settings.load()
     logs.configure(settings, "agents")
-    run_process(run_host(settings, names or ()))
+    run_process(when_servers_answer(settings, run_host(settings, names or ())))
 
 
 @app.command("list")

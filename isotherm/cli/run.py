@@ -49,6 +49,7 @@ def connect(
     end_at_interrupt()
     from connectors import process
     from connectors.workers import settings_of_workers
+    from isotherm.start import when_servers_answer
     from isotherm.workers import run_workers
 
     name, listening = process.find(protocol)
@@ -57,17 +58,18 @@ def connect(
     if workers > 1:
         run_process(run_workers(["connect", protocol], settings_of_workers(settings, protocol, workers)))
     else:
-        run_process(process.run(name, listening, settings))
+        run_process(when_servers_answer(settings, process.run(name, listening, settings)))
 
 
 def worker() -> None:
     """Run a worker: it brings the readings on Kafka into the store."""
     end_at_interrupt()
     from agents.storing import run
+    from isotherm.start import when_servers_answer
 
     settings = Settings.load()
     logs.configure(settings, "worker")
-    run_process(run(settings))
+    run_process(when_servers_answer(settings, run(settings)))
 
 
 def web(

@@ -199,7 +199,7 @@ class _Cluster:
         """Have all of a host deleted but its volume and its bounds, and mark its namespace so."""
         where = namespace_name(name)
         for delete, one in (
-            (self._apps.delete_namespaced_stateful_set, NAME),
+            (self._apps.delete_namespaced_stateful_set, name),
             (self._core.delete_namespaced_service, NAME),
             (self._core.delete_namespaced_secret, KEYS),
         ):
@@ -231,7 +231,7 @@ class _Cluster:
         """Return the beginning of the log of a host, or an empty text while there is none."""
         try:
             found = await self._asked(
-                self._core.read_namespaced_pod_log, f"{NAME}-0", namespace_name(name), limit_bytes=LOG_BYTES
+                self._core.read_namespaced_pod_log, f"{name}-0", namespace_name(name), limit_bytes=LOG_BYTES
             )
         except (_NotFound, SettingsError):
             return ""

@@ -35,7 +35,8 @@ KEPT = "isotherm.io/kept"
 SELECTOR = f"{MANAGED}=isotherm,{HOST}"
 
 NAME = "host"
-"""Of the StatefulSet, the Service and the container; HOME is that of the volume, KEYS that of the secret."""
+"""Of the Service and the container; HOME is that of the volume, KEYS that of the secret. A StatefulSet gives its pod its
+own name and -0, by which that also calls itself: so it has the host's."""
 
 HOME, KEYS = "home", "keys"
 
@@ -253,7 +254,7 @@ def _stateful_set(spec: Spec, around: Surroundings) -> Object:
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
-        "metadata": _meta(spec.name, NAME),
+        "metadata": _meta(spec.name, spec.name),
         "spec": {
             "replicas": 1,
             "serviceName": NAME,
@@ -266,7 +267,6 @@ def _stateful_set(spec: Spec, around: Surroundings) -> Object:
 
 def _pod(spec: Spec, around: Surroundings) -> Object:
     return {
-        "hostname": spec.name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 10,

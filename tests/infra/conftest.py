@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import missing
-from tests.support import apache_kafka, images, pod_images
-from tests.support.manifests import K8S, Document, render
+from tests.support import apache_kafka, images, node, pod_images
+from tests.support.manifests import K8S, Document, load_deploy, render
+
+HOST_IMAGE = "localhost/isotherm/host:latest"
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +40,23 @@ def add_components(overlay: Path, *names: str) -> Path:
     before, labels, after = kustomization.read_text().partition("labels:\n")
     kustomization.write_text(before + "".join(f"  - ../../components/{name}\n" for name in names) + labels + after)
     return overlay
+
+
+@pytest.fixture(scope="session")
+def one_node() -> Iterator[node.Node]:
+    """A Kubernetes of one node, on which the images of the overlay ``local`` and of virtual hosts lie."""
+    if "ISOTHERM_K8S_LAB" not in os.environ:
+        pytest.skip("a Kubernetes of one node, and what it is for, takes ten minutes: make k8s-lab")
+    if reason := node.available() or apache_kafka.available():
+        pytest.fail(reason)
+    registry = pod_images.registry()
+    names = load_deploy().images_of(render(K8S / "overlays/local"))
+    loaded = {_in_full(name): f"{registry}/{name.removeprefix('localhost/')}" for name in names}
+    with node.running({**loaded, HOST_IMAGE: images.built("host", K8S.parent / "hosts")}) as running:
+        yield running
+
+
+def _in_full(name: str) -> str:
+    """Return what a node calls an image."""
+    registry, _, _ = name.rpartition("/")
+    return name if registry.startswith("localhost") else f"docker.io/{name if registry else f'library/{name}'}"

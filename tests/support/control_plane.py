@@ -1,4 +1,4 @@
-"""A Kubernetes without nodes: etcd, API server and controllers, as processes on loopback; built by ``make k8s-lab``."""
+"""A Kubernetes without nodes: etcd, API server, controllers and scheduler, as processes; built by ``make k8s-lab``."""
 
 from __future__ import annotations
 
@@ -11,21 +11,35 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.machine import Machine
 from tests.support.manifests import kubectl
 from tests.support.ports import free_port
 
 BUILT = Path(__file__).resolve().parents[2] / ".k8s-lab"
+HYPERKUBE = BUILT / "hyperkube"
 VERSION = "v1.34.4"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20.0
+KUBECTL_SECONDS = 300.0
+
+NODE, SERVICES = "lab", "10.96.0.0/16"
+USERS = {
+    "admin": "system:masters",
+    "system:kube-controller-manager": "",
+    "system:kube-scheduler": "",
+    "system:kube-proxy": "",
+    f"system:node:{NODE}": "system:nodes",
+    "hosts": "",
+}
+"""Each with its groups: what they may do is Kubernetes' own choice; of `hosts` that of infra/hosts/cluster-role.yaml."""
 
 KUBECONFIG = """\
 apiVersion: v1
 kind: Config
-clusters: [{{name: lab, cluster: {{server: "https://127.0.0.1:{port}", insecure-skip-tls-verify: true}}}}]
-users: [{{name: admin, user: {{token: lab-admin}}}}]
-contexts: [{{name: lab, context: {{cluster: lab, user: admin}}}}]
+clusters: [{{name: lab, cluster: {{server: "https://{address}:{port}", insecure-skip-tls-verify: true}}}}]
+users: [{{name: user, user: {{token: "lab-{user}"}}}}]
+contexts: [{{name: lab, context: {{cluster: lab, user: user}}}}]
 current-context: lab
 """
 
@@ -33,33 +47,38 @@ STORAGE_CLASS = """\
 apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata: {name: standard, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}
-provisioner: lab
+provisioner: kubernetes.io/no-provisioner
 volumeBindingMode: WaitForFirstConsumer
 """
 
 
 def available() -> str | None:
     """Say why there is no control plane, or None when there is one."""
-    if all((BUILT / name).exists() for name in ("control-plane", "etcd")):
+    if all((BUILT / name).exists() for name in ("hyperkube", "etcd")):
         return None
-    return "Kubernetes' control plane is not built, which takes some ten minutes of CPU: make k8s-lab"
+    return "Kubernetes is not built, which takes some ten minutes of CPU: make k8s-lab"
 
 
 class ControlPlane:
-    """One that runs."""
+    """One that runs; its users' kubeconfigs lie in ``folder``."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.environment = {
             **os.environ,
-            "KUBECONFIG": str(kubeconfig),
+            "KUBECONFIG": str(self.kubeconfig("admin")),
             "PATH": f"{Path(kubectl()).parent}:{os.environ['PATH']}",
         }
+
+    def kubeconfig(self, user: str) -> Path:
+        """Return the file by which a user comes in."""
+        return self.folder / f"kubeconfig-{user}"
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl; raises AssertionError with what it says when it fails."""
         command = [kubectl(), *arguments]
         done = subprocess.run(
-            command, env=self.environment, input=stdin, capture_output=True, text=True, timeout=120, check=False
+            command, env=self.environment, input=stdin, capture_output=True, text=True, timeout=KUBECTL_SECONDS, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -78,47 +97,56 @@ class ControlPlane:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[ControlPlane]:
-    """A control plane for the length of the block."""
-    etcd, peers, api, controllers = (free_port() for _ in range(4))
-    key, tokens, kubeconfig = folder / "accounts.key", folder / "tokens.csv", folder / "kubeconfig"
+def running(folder: Path, machine: Machine | None = None) -> Iterator[ControlPlane]:
+    """A control plane for the length of the block, on loopback or on a machine of its own."""
+    etcd, peers, api = (free_port() for _ in range(3))
+    address = machine.address if machine else "127.0.0.1"
+    key, tokens, certificates = folder / "accounts.key", folder / "tokens.csv", folder / "certificates"
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
-    tokens.write_text('lab-admin,admin,1,"system:masters"\n')
-    kubeconfig.write_text(KUBECONFIG.format(port=api))
-    plane = ControlPlane(kubeconfig)
+    tokens.write_text("".join(f'lab-{user},{user},{user},"{groups}"\n' for user, groups in USERS.items()))
+    plane = ControlPlane(folder)
+    for user in USERS:
+        plane.kubeconfig(user).write_text(KUBECONFIG.format(address=address, port=api, user=user))
+
+    def client(name: str) -> Iterator[str]:
+        yield f"--kubeconfig={plane.kubeconfig(f'system:kube-{name}')}"
+        yield from ("--leader-elect=false", "--bind-address=127.0.0.1", f"--secure-port={free_port()}")
+        yield f"--cert-dir={certificates / name}"
+
     with ExitStack() as stack:
-        stack.enter_context(
-            _process(
-                folder / "etcd.log",
-                BUILT / "etcd",
-                f"--data-dir={folder / 'etcd'}",
-                *(f"--{kind}-client-urls=http://127.0.0.1:{etcd}" for kind in ("listen", "advertise")),
-                f"--listen-peer-urls=http://127.0.0.1:{peers}",
-            )
+
+        def start(name: str, *command: str | Path) -> None:
+            whole = machine.command(*command) if machine else command
+            stack.enter_context(process(folder / f"{name}.log", *whole))
+
+        start(
+            "etcd",
+            BUILT / "etcd",
+            f"--data-dir={folder / 'etcd'}",
+            *(f"--{kind}-client-urls=http://127.0.0.1:{etcd}" for kind in ("listen", "advertise")),
+            f"--listen-peer-urls=http://127.0.0.1:{peers}",
         )
-        stack.enter_context(
-            _process(
-                folder / "apiserver.log",
-                BUILT / "control-plane",
-                "apiserver",
-                f"--etcd-servers=http://127.0.0.1:{etcd}",
-                *(f"--service-account-{kind}-file={key}" for kind in ("key", "signing-key")),
-                "--service-account-issuer=https://kubernetes.default.svc",
-                "--service-cluster-ip-range=10.96.0.0/16",
-                *("--bind-address=127.0.0.1", f"--secure-port={api}", f"--cert-dir={folder / 'certificates'}"),
-                *(f"--token-auth-file={tokens}", "--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount"),
-            )
+        start(
+            "apiserver",
+            HYPERKUBE,
+            "apiserver",
+            f"--etcd-servers=http://127.0.0.1:{etcd}",
+            *(f"--service-account-{kind}-file={key}" for kind in ("key", "signing-key")),
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-cluster-ip-range={SERVICES}",
+            *(f"--bind-address={address}", f"--secure-port={api}", f"--cert-dir={certificates}"),
+            *(f"--token-auth-file={tokens}", "--authorization-mode=Node,RBAC"),
+            *("--enable-admission-plugins=NodeRestriction", "--kubelet-preferred-address-types=InternalIP"),
         )
         plane.until(lambda: _answers(plane), "the API server is ready")
-        stack.enter_context(
-            _process(
-                folder / "controllers.log",
-                BUILT / "control-plane",
-                "controller-manager",
-                *(f"--kubeconfig={kubeconfig}", f"--service-account-private-key-file={key}", "--leader-elect=false"),
-                *("--bind-address=127.0.0.1", f"--secure-port={controllers}", f"--cert-dir={folder / 'certificates-too'}"),
-            )
+        start(
+            "controllers",
+            HYPERKUBE,
+            "controller-manager",
+            *(*client("controller-manager"), "--use-service-account-credentials"),
+            *(f"--service-account-private-key-file={key}", f"--root-ca-file={certificates / 'apiserver.crt'}"),
         )
+        start("scheduler", HYPERKUBE, "scheduler", *client("scheduler"))
         plane.kubectl("apply", "--filename=-", stdin=STORAGE_CLASS)
         yield plane
 
@@ -129,9 +157,12 @@ def _answers(plane: ControlPlane) -> bool:
 
 
 @contextmanager
-def _process(log: Path, *command: str | Path) -> Iterator[None]:
+def process(log: Path, *command: str | Path) -> Iterator[None]:
+    """A process for the length of the block, which says what it says into a file."""
     with log.open("wb") as output:
-        process = subprocess.Popen([str(part) for part in command], stdout=output, stderr=output, cwd=log.parent)
+        process = subprocess.Popen(
+            [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=log.parent
+        )
     try:
         yield
     finally:

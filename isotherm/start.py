@@ -1,0 +1,53 @@
+"""The start of a process whose servers start with it, as in a cluster: it waits until they answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from isotherm import kafka
+from isotherm.errors import Unavailable
+from isotherm.process import done_before, stop_signal
+from isotherm.settings import Settings
+from isotherm.store import client
+
+LOOK_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
+
+
+async def when_servers_answer(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
+    """Run a process's main coroutine once the store and Kafka answer.
+
+    After ISOTHERM_START_SECONDS it runs anyway, and says which does not; not at all when a signal ends the process before.
+    """
+    try:
+        if settings.start_seconds and not await done_before(stop_signal(), _answered(settings)):
+            return
+        await main
+    finally:
+        main.close()
+
+
+async def _answered(settings: Settings) -> None:
+    deadline = time.monotonic() + settings.start_seconds
+    for ask in (_ask_store, kafka.count_brokers):
+        said = False
+        while time.monotonic() < deadline:
+            try:
+                await ask(settings)
+            except Unavailable as error:
+                if not said:
+                    log.info("waiting: %s", error)
+                said = True
+                await asyncio.sleep(LOOK_SECONDS)
+            else:
+                break
+
+
+async def _ask_store(settings: Settings) -> None:
+    async with client.connected(settings):
+        pass
