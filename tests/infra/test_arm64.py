@@ -93,7 +93,8 @@ def emulated(image: str, health: int, *command: str, **settings: str) -> Iterato
         images.podman(
             "run", "--detach", "--name", container, "--platform", "linux/arm64", "--network", "host", "--read-only",
             "--volume", f"{EMULATOR}:/emulator:ro", "--entrypoint", "/emulator",
-            *(f"--env={key}={value}" for key, value in variables.items()), image, "/usr/bin/python3", "-m", "isotherm", *command,
+            *(f"--env={key}={value}" for key, value in variables.items()),
+            image, "/usr/bin/python3", "-m", "isotherm", *command,
         )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while not is_ready(health):

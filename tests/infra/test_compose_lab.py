@@ -172,8 +172,9 @@ def fleets(stack: Stack, number: int, *protocols: str) -> Iterator[dict[str, dic
             if protocol == "mqtt":
                 wait_until_let_in(stack, gateway, token)
             command = stack.engine.within(
-                sys.executable, "-m", "isotherm", "simulate", "--json", "--protocol", protocol, "--target", TARGETS[protocol],
-                "--rate", str(RATE), "--devices", str(DEVICES), "--first", str(first), "--user", gateway, "--token", token,
+                sys.executable, "-m", "isotherm", "simulate", "--json", "--protocol", protocol,
+                "--target", TARGETS[protocol], "--user", gateway, "--token", token,
+                "--rate", str(RATE), "--devices", str(DEVICES), "--first", str(first),
             )  # fmt: skip
             sending[protocol] = running.enter_context(
                 subprocess.Popen([*MORTAL, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -190,7 +191,8 @@ def fleets(stack: Stack, number: int, *protocols: str) -> Iterator[dict[str, dic
 
 def wait_until_let_in(stack: Stack, user: str, token: str) -> None:
     """Wait until the MQTT broker, which nobody restarts, knows a user."""
-    publish = ["mosquitto_pub", "-h", "127.0.0.1", "-p", "7303", "-u", user, "-P", token, "-t", "devices/nobody/x", "-m", "1"]
+    broker = ("-h", "127.0.0.1", "-p", "7303", "-u", user, "-P", token)
+    publish = ("mosquitto_pub", *broker, "-t", "devices/nobody/x", "-m", "1")
 
     def is_let_in() -> bool:
         said = subprocess.run(stack.engine.within(*publish), capture_output=True, timeout=30, check=False)

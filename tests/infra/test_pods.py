@@ -187,9 +187,8 @@ def _stored(stack: Stack) -> Counter[str]:
     return found
 
 
-async def test_the_overlay_gateway_is_all_of_it_in_one_pod_and_keeps_its_history(
-    registry: str, tmp_path: Path
-) -> None:
+@pytest.mark.skipif(not LONG, reason="an image more; make chaos")
+async def test_the_overlay_gateway_is_all_of_it_in_one_pod_and_keeps_its_history(registry: str, tmp_path: Path) -> None:
     pod_images.registry("gateway")
     with Pods(mirrored("gateway", registry, tmp_path)) as pods:
         pod = pods.start("gateway")

@@ -1,8 +1,8 @@
 """Docker's engine and its compose, built of their modules by ``make compose-lab``, in namespaces of their own.
 
-The engine is the first process of a process namespace, beside a network and a mount namespace: bridge, firewall and published
-ports are not the machine's, and all of it is gone with the engine, which is gone with us, however we end. What stays then is
-a folder, which the next run takes away.
+The engine is the first process of a process namespace, beside a network and a mount namespace: bridge, firewall and
+published ports are not the machine's, and all of it is gone with the engine, which is gone with us, however we end. What
+stays then is a folder, which the next run takes away.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Engine:
         )  # fmt: skip
         with saving:
             loaded = subprocess.run(
-                ["curl", "--silent", "--unix-socket", self._socket, "--upload-file", "-", "--request", "POST", "http://docker/images/load"],
+                ["curl", "--silent", "--unix-socket", str(self._socket), "--upload-file", "-", "--request", "POST", "http://docker/images/load"],
                 stdin=saving.stdout, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=True,
             )  # fmt: skip
         assert saving.returncode == 0 and loaded.stdout.count("Loaded image") == len(names), loaded.stdout
@@ -129,7 +129,7 @@ class Engine:
         return "\n".join(self._log.read_text().splitlines()[-LOG_LINES:])
 
     def _answers(self) -> bool:
-        ping = ["curl", "--silent", "--fail", "--unix-socket", self._socket, "http://docker/_ping"]
+        ping = ["curl", "--silent", "--fail", "--unix-socket", str(self._socket), "http://docker/_ping"]
         return subprocess.run(ping, capture_output=True, check=False, timeout=START_SECONDS).returncode == 0
 
 
@@ -155,7 +155,8 @@ class Compose:
         """Run a command of compose that may fail."""
         return subprocess.run(
             ["docker-compose", "--file", str(self.file), "--progress", "plain", *arguments],
-            env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+            env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=COMMAND_SECONDS, check=False,
         )  # fmt: skip
 
     def states(self) -> dict[str, str]:
