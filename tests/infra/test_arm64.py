@@ -77,9 +77,8 @@ def test_a_connector_and_a_worker_take_readings_to_the_store(arm64: str, tmp_pat
             own = stack.pid_of("worker")
             os.kill(own, signal.SIGSTOP)  # what it had the other one gets
             try:
-                # Acknowledgements may come later than it waits for them.
-                devices = ("--devices", "2", "--for", "5")
-                stack.run("simulate", "--target", f"127.0.0.1:{listens}", *devices, check=False, seconds=120)
+                devices = ("--register", "--devices", "2", "--for", "5")
+                stack.run("simulate", "--target", f"127.0.0.1:{listens}", *devices, seconds=120)
                 total = stack.ledger_when_settled(10, seconds=START_SECONDS)
             finally:
                 os.kill(own, signal.SIGCONT)
