@@ -1,7 +1,7 @@
 # make run    the whole pipeline with a simulated fleet, at http://localhost:7300/
 # make test   every test, with its own set-up, WORKERS=4 at a time; ARGS="-n0 --pdb" one after the other
 # make check  ruff, mypy --strict, import-linter
-# make chaos, make fuzz, make bench, make vm-lab, make k8s-lab: the long ones
+# make chaos, make fuzz, make bench, make vm-lab, make k8s-lab, make compose-lab, make arm64-lab: the long ones
 # make images, make deploy OVERLAY=local, make undeploy OVERLAY=local: on Kubernetes; make compose: with Docker
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # A machine may name further places to look for wheels; the hashes hold wherever they come from.
 
-.PHONY: run setup test chaos fuzz bench check vm-lab k8s-lab kafka lock screenshots images host-image deploy undeploy deploy-check compose clean
+.PHONY: run setup test chaos fuzz bench check vm-lab k8s-lab compose-lab arm64-lab kafka lock screenshots images host-image deploy undeploy deploy-check compose clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -77,6 +77,24 @@ k8s-lab: $(VENV)/ready-dev .k8s-lab/hyperkube .k8s-lab/etcd .k8s-lab/dns .k8s-la
 KUBERNETES := -s -w -X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 \
 	-X k8s.io/component-base/version.gitMinor=34
 
+# infra/compose.yaml with Docker's own engine and compose, built of their modules with Go: five minutes of CPU the first time.
+compose-lab: $(VENV)/ready-dev .compose-lab/dockerd .compose-lab/docker-proxy .compose-lab/docker-compose
+	@tests/prepare.sh
+	@ISOTHERM_COMPOSE_LAB=1 $(BIN)/pytest tests/infra/test_compose_lab.py $(ARGS)
+
+.compose-lab/dockerd .compose-lab/docker-proxy: tests/peers/docker/engine/go.sum
+	@echo "Building Docker's $(@F) …"
+	@cd $(<D) && CGO_ENABLED=0 go build -buildvcs=false -ldflags "-s -w" -o $(CURDIR)/$@ github.com/moby/moby/v2/cmd/$(@F)
+
+.compose-lab/docker-compose: tests/peers/docker/compose/go.sum
+	@echo "Building Docker's compose …"
+	@cd $(<D) && CGO_ENABLED=0 go build -buildvcs=false -ldflags "-s -w" -o $(CURDIR)/$@ github.com/docker/compose/v5/cmd
+
+# The images for arm64, and two of them at work on an emulated processor.
+arm64-lab: $(VENV)/ready-dev
+	@tests/prepare.sh
+	@ISOTHERM_ARM64_LAB=1 $(BIN)/pytest tests/infra/test_arm64.py $(ARGS)
+
 check: $(VENV)/ready-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -115,13 +133,15 @@ deploy undeploy deploy-check: $(VENV)/ready
 	@test -n "$(OVERLAY)" || { echo "Which overlay? make $@ OVERLAY=local, cluster or gateway" >&2; exit 1; }
 	@$(BIN)/python infra/k8s/deploy.py $(@:deploy-check=check) $(OVERLAY) $(if $(YES),--yes) $(if $(KEEP_DATA),--keep-data) $(ARGS)
 
+# What did not start because its port was taken would have no network when it is started again, so it is removed.
 compose:
 	@infra/compose-secrets
-	@docker compose -f infra/compose.yaml up --build --detach $(ARGS)
+	@docker compose version >/dev/null 2>&1 || { echo "Docker with its compose is needed: https://docs.docker.com/engine/install/" >&2; exit 1; }
+	@docker compose -f infra/compose.yaml up --build --detach $(ARGS) || { docker compose -f infra/compose.yaml rm --force; exit 1; }
 
 # The pictures in docs/, taken from a stack of their own.
 screenshots: $(VENV)/ready-dev
 	@$(BIN)/python infra/screenshots.py
 
 clean:
-	@rm -rf $(VENV) .isotherm .kafka .checkov .vm-lab .k8s-lab .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .isotherm .kafka .checkov .vm-lab .k8s-lab .compose-lab .mypy_cache .ruff_cache *.egg-info

@@ -303,6 +303,7 @@ class MqttPublisher:
         self._version = version
         self._client: Any = None
         self._unacknowledged: Any = None
+        self._is_given_up = False
 
     async def publish(self, readings: Sequence[Reading]) -> int:
         try:
@@ -312,6 +313,8 @@ class MqttPublisher:
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
                 self._client.publish(f"devices/{self._device}/readings", json.dumps(_records(readings)), qos=1)
                 await self._unacknowledged.wait_empty()
+            if self._is_given_up:
+                raise ConnectionError("the connection was lost before the broker acknowledged")
         except Exception as error:  # gmqtt raises what the broker's refusal makes it stumble on
             await self.close()
             raise NotAcknowledged(f"{self._address}: {error!r}") from error
@@ -330,6 +333,15 @@ class MqttPublisher:
         from gmqtt.storage import PersistentStorage
 
         self._unacknowledged = PersistentStorage()
+        self._is_given_up = False
+        forget = self._unacknowledged.clear
+
+        def give_up() -> None:
+            # When it connects again to a broker that knows no session of it, and then who waits is told that all is well.
+            self._is_given_up |= not self._unacknowledged.is_empty
+            forget()
+
+        self._unacknowledged.clear = give_up
         quiet = logging.getLogger("gmqtt.publisher")
         quiet.setLevel(logging.CRITICAL)
         client = gmqtt.Client(

@@ -14,11 +14,23 @@ python3 requirements.py "$part" <requirements.lock >"$part.txt"
 mkdir -p "$folder"
 [ -s "$part.txt" ] || exit 0
 # Every tag up to the C library of Debian 12; pip takes each of them for itself alone.
-platforms="--platform=manylinux2014_$machine"
-for minor in $(seq 17 36); do platforms="$platforms --platform=manylinux_2_${minor}_$machine"; done
-# shellcheck disable=SC2086
-/build/pip/bin/pip install --quiet --disable-pip-version-check --root-user-action=ignore --require-hashes --no-deps --no-compile \
-    --only-binary=:all: --python-version=3.11 --implementation=cp $platforms --target="$folder" -r "$part.txt"
+take() { # requirements, processor
+    platforms="--platform=manylinux2014_$2"
+    for minor in $(seq 17 36); do platforms="$platforms --platform=manylinux_2_${minor}_$2"; done
+    # shellcheck disable=SC2086
+    /build/pip/bin/pip install --quiet --disable-pip-version-check --root-user-action=ignore --require-hashes --no-deps --no-compile \
+        --only-binary=:all: --python-version=3.11 --implementation=cp $platforms --target="$folder" -r "$1"
+}
+if [ "$machine" = aarch64 ] && grep -q '^faust-streaming==' "$part.txt"; then
+    # Faust has no wheel for it. What is compiled in that for the other are accelerators, which it goes without where they are not.
+    awk '/^[^ ]/ { faust = /^faust-streaming==/ } faust' "$part.txt" >faust.txt
+    awk '/^[^ ]/ { faust = /^faust-streaming==/ } !faust' "$part.txt" >others.txt
+    take others.txt aarch64
+    take faust.txt x86_64
+    find "$folder/faust" -name '*.so' -delete
+else
+    take "$part.txt" "$machine"
+fi
 rm -rf "${folder:?}/bin" "${folder:?}/share"
 find "$folder" -depth -type d -name tests -exec rm -rf {} +
 # Arrow's ways to other people's clouds.

@@ -496,7 +496,7 @@ class _Bench:
 
     def _process(self) -> psutil.Process:
         for process in psutil.Process(self._supervisor).children(recursive=True):
-            if process.cmdline()[-2:] == ["connect", self._connector]:
+            if process.name() == self._connector:
                 return process
         raise IsothermError(f"the {self._connector} connector does not run")
 
@@ -510,7 +510,7 @@ def _percentiles(waits: Sequence[float]) -> dict[str, float]:
 
 
 def _cpu(roots: Sequence[int]) -> dict[str, float]:
-    """Return the CPU seconds that each part of the stack has used, by the name of its program or command.
+    """Return the CPU seconds that each part of the stack has used, by its name, or that of its program.
 
     Args:
         roots: Process ids of the supervisor, whose children are the parts, and of parts that it did not start.
@@ -519,7 +519,5 @@ def _cpu(roots: Sequence[int]) -> dict[str, float]:
     supervisor, *others = map(psutil.Process, roots)
     for process in [*supervisor.children(recursive=True), *others]:
         with contextlib.suppress(psutil.NoSuchProcess):
-            arguments = process.cmdline()
-            name = " ".join(arguments[3:5]) if "isotherm" in arguments[1:3] else process.name()
-            used[name] += sum(process.cpu_times()[:2])
+            used[process.name()] += sum(process.cpu_times()[:2])
     return dict(used)

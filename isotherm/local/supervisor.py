@@ -24,7 +24,8 @@ from isotherm.local.forked import Forked, Forks
 from isotherm.local.parts import Part
 from isotherm.process import die_with_parent, end
 
-START_SECONDS = 30.0
+START_SECONDS = 180.0
+"""A small board takes a minute to import what the pages need; killed then, it would never come to an end."""
 PROBE_SECONDS = 0.05
 BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 ABANDON_SECONDS = 2.0

@@ -27,17 +27,23 @@ def registry() -> str:
 @pytest.fixture(scope="session")
 def local(registry: str, tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
     """The overlay ``local``, all of whose images come from there by the one setting of components/mirror."""
-    infra = tmp_path_factory.mktemp("manifests") / "infra"
-    shutil.copytree(K8S, infra / "k8s")
-    mirror = infra / "k8s/components/mirror/kustomization.yaml"
+    return mirrored("local", registry, tmp_path_factory.mktemp("manifests"))
+
+
+def mirrored(overlay: str, registry: str, folder: Path) -> list[Document]:
+    """Render an overlay whose images come from a registry."""
+    shutil.copytree(K8S, folder / "k8s")
+    mirror = folder / "k8s/components/mirror/kustomization.yaml"
     mirror.write_text(mirror.read_text().replace("registry.example:5000", registry))
-    return render(add_components(infra / "k8s/overlays/local", "mirror"))
+    return render(add_components(folder / "k8s/overlays" / overlay, "mirror"))
 
 
 def add_components(overlay: Path, *names: str) -> Path:
     """Add components to a copy of an overlay, last."""
     kustomization = overlay / "kustomization.yaml"
     before, labels, after = kustomization.read_text().partition("labels:\n")
+    if "components:\n" not in before:
+        before += "components:\n"
     kustomization.write_text(before + "".join(f"  - ../../components/{name}\n" for name in names) + labels + after)
     return overlay
 

@@ -23,7 +23,9 @@ def test_images_are_those_of_the_manifests() -> None:
         for one in workloads(render(K8S / "overlays/local"))
         for container in pod_of(one)["spec"]["containers"]
     }
-    assert {one["image"] for one in SERVICES.values()} == known
+    ours, others = "${REGISTRY:-localhost}/", "${REGISTRY:+${REGISTRY}/}"
+    assert {one["image"].replace(ours, "localhost/").replace(others, "") for one in SERVICES.values()} == known
+    assert all(("isotherm-" in one["image"]) == (ours in one["image"]) for one in SERVICES.values())
 
 
 def test_every_part_runs_and_is_asked_how_it_is() -> None:
@@ -32,10 +34,24 @@ def test_every_part_runs_and_is_asked_how_it_is() -> None:
         assert "test" in service["healthcheck"] or service["healthcheck"]["disable"], name
 
 
-def test_ours_may_not_write_to_their_root_and_have_no_rights() -> None:
+def test_nothing_may_write_to_its_root_or_has_rights() -> None:
     for name, service in SERVICES.items():
-        if "isotherm-" in service["image"]:
-            assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "isotherm-" in service["image"] or not service["user"].startswith("0"), name
+
+
+def test_what_is_mounted_of_ours_is_there() -> None:
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert not source.startswith("./") or (COMPOSE.parent / source).is_file(), f"{name} mounts {source}"
+
+
+def test_nothing_shares_processes_or_a_network_with_what_may_be_restarted() -> None:
+    # The engine starts what it restarts in any order, and what it could not start once it does not try again.
+    for name, service in SERVICES.items():
+        assert not {"pid", "network_mode", "ipc"} & set(service), name
 
 
 def test_ports_are_open_on_this_machine_alone_and_variables_are_settings() -> None:
@@ -62,6 +78,10 @@ def test_passwords_are_made_once_and_by_chance(tmp_path: Path) -> None:
     made = {path.name: path.read_text() for path in (tmp_path / ".secrets").iterdir()}
     subprocess.run([program], check=True, env={"PATH": os.environ["PATH"]})
     assert {path.name: path.read_text() for path in (tmp_path / ".secrets").iterdir()} == made
+    (tmp_path / ".secrets/CLUSTER_ID").unlink()
+    refused = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and refused.stderr.startswith("infra/.secrets has no CLUSTER_ID: take down what runs")
+    assert len(made["CLUSTER_ID"].strip()) == 22, "sixteen bytes"
     password = made["ISOTHERM_REDIS"].split(":")[2].split("@")[0]
     assert len(password) == 48 and f"requirepass {password}\n" in made["password.conf"]
     assert stat.S_IMODE((tmp_path / ".secrets").stat().st_mode) == 0o700

@@ -9,13 +9,15 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.conftest import missing
-from tests.support import chromium
+from tests.infra.conftest import mirrored
+from tests.support import chromium, pod_images
 from tests.support.lossy import lossy_way
 from tests.support.manifests import Document, workloads
 from tests.support.pods import Pod, Pods
@@ -98,21 +100,11 @@ def test_nothing_in_a_pod_may_write_to_its_root_or_is_root(stack: Stack) -> None
 
 
 async def test_a_reading_sent_to_the_connector_pod_is_seen_through_the_web_pod(stack: Stack) -> None:
-    stack.isotherm("devices", "add", "kitchen")
-    token = stack.isotherm("devices", "token", "kitchen").strip()
-    intake = f"http://{stack.running['isotherm-http'].address}:7310/api/v1/readings"
-    web = f"http://{stack.running['isotherm-web'].address}:7300"
     password = json.loads(stack.isotherm("users", "add", "anna", "--role", "admin", "--json"))["password"]
     key = json.loads(stack.isotherm("tokens", "create", "anna", "--scope", "series:read", "--json"))["token"]
-    async with aiohttp.ClientSession() as session:
-        reading = b'{"n":"kitchen/temperature","u":"Cel","v":21.5}'
-        async with session.post(intake, data=reading, headers={"Authorization": f"Bearer {token}"}) as answer:
-            assert answer.status == 204, await answer.text()
-        items: list[Document] = []
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while not items:
-                items = await _latest(session, web, key)
-    assert [(one["device"], one["value"]) for one in items] == [("kitchen", 21.5)]
+    web = f"http://{stack.running['isotherm-web'].address}:7300"
+    await _send(stack.isotherm, f"http://{stack.running['isotherm-http'].address}:7310")
+    await _wait_until_seen(web, key)
 
     if reason := chromium.available():
         missing(reason)
@@ -133,11 +125,29 @@ async def test_a_reading_sent_to_the_connector_pod_is_seen_through_the_web_pod(s
         assert browser.errors == []
 
 
-async def _latest(session: aiohttp.ClientSession, web: str, key: str) -> list[Document]:
-    url = f"{web}/api/v1/latest?series=kitchen/*"
-    async with session.get(url, headers={"Authorization": f"Bearer {key}"}) as answer:
-        items: list[Document] = (await answer.json())["items"]
-        return items
+async def _send(isotherm: Callable[..., str], intake: str) -> None:
+    """Send a reading of a new device."""
+    isotherm("devices", "add", "kitchen")
+    token = isotherm("devices", "token", "kitchen").strip()
+    reading = b'{"n":"kitchen/temperature","u":"Cel","v":21.5}'
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session,
+        session.post(f"{intake}/api/v1/readings", data=reading) as answer,
+    ):
+        assert answer.status == 204, await answer.text()
+
+
+async def _wait_until_seen(web: str, key: str) -> None:
+    """Wait for that reading."""
+    items: list[Document] = []
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as session,
+        asyncio.timeout(DRAIN_SECONDS),
+    ):
+        while not items:
+            async with session.get(f"{web}/api/v1/latest?series=kitchen/*") as answer:
+                items = (await answer.json())["items"]
+    assert [(one["device"], one["value"]) for one in items] == [("kitchen", 21.5)]
 
 
 def test_all_of_it_is_exchanged_under_load_and_no_acknowledged_reading_is_lost(stack: Stack) -> None:
@@ -175,3 +185,23 @@ def _stored(stack: Stack) -> Counter[str]:
         if number >= 100:
             found[list(LOAD)[number // 100 - 1]] += int(row["count"])
     return found
+
+
+@pytest.mark.skipif(not LONG, reason="an image more; make chaos")
+async def test_the_overlay_gateway_is_all_of_it_in_one_pod_and_keeps_its_history(registry: str, tmp_path: Path) -> None:
+    pod_images.registry("gateway")
+    with Pods(mirrored("gateway", registry, tmp_path)) as pods:
+        pod = pods.start("gateway")
+        said = pods.inspect(pod)
+        assert said["HostConfig"]["ReadonlyRootfs"] and not said["EffectiveCaps"]
+
+        def isotherm(*command: str) -> str:
+            return pods.run(pod, *command)
+
+        isotherm("users", "add", "anna", "--role", "admin")
+        key = json.loads(isotherm("tokens", "create", "anna", "--scope", "series:read", "--json"))["token"]
+        await _send(isotherm, f"http://{pod.address}:7310")
+        await _wait_until_seen(f"http://{pod.address}:7300", key)
+        pods.stop(pod)
+        pod = pods.start("gateway")
+        await _wait_until_seen(f"http://{pod.address}:7300", key)

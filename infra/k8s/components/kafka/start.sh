@@ -9,5 +9,5 @@ node=${HOSTNAME##*-}
     # shellcheck disable=SC3028
     echo "advertised.listeners=BROKER://$HOSTNAME.kafka-brokers:9092"
 } >/tmp/server.properties
-/opt/kafka/bin/kafka-storage.sh format --ignore-formatted --cluster-id "$(cat /run/secrets/kafka/CLUSTER_ID)" --config /tmp/server.properties
+/opt/kafka/bin/kafka-storage.sh format --ignore-formatted "--cluster-id=$(cat /run/secrets/kafka/CLUSTER_ID)" --config /tmp/server.properties
 exec /opt/kafka/bin/kafka-server-start.sh /tmp/server.properties
