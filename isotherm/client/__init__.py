@@ -12,13 +12,15 @@ following.py   a stream of readings over any number of connections: no I/O
 wire.py       requests and answers as httpx2 has them: no I/O
 sync.py, asynchronous.py   the clients, which send and wait
 
-Imports httpx2 and msgspec, and of the rest of Isotherm only what needs no more than these; numpy and pyarrow where they
-are asked for.
+Imports msgspec, httpx2 for the clients, and of the rest of Isotherm only what needs no more than these; numpy and pyarrow
+where they are asked for.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from isotherm.client.asynchronous import AsyncClient, AsyncStream
 from isotherm.client.errors import (
     ClientError,
     Conflict,
@@ -62,8 +64,11 @@ from isotherm.client.model import (
     Token,
     User,
 )
-from isotherm.client.sync import Client, Stream
 from isotherm.events import Event
+
+if TYPE_CHECKING:
+    from isotherm.client.asynchronous import AsyncClient, AsyncStream
+    from isotherm.client.sync import Client, Stream
 
 __all__ = [
     "Alarm",
@@ -112,3 +117,12 @@ __all__ = [
     "User",
     "replace",
 ]
+
+_CLIENTS = {"AsyncClient": "asynchronous", "AsyncStream": "asynchronous", "Client": "sync", "Stream": "sync"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a client when it is asked for: the models and the errors are used where there is no httpx2."""
+    if name not in _CLIENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_CLIENTS[name]}"), name)

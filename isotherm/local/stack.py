@@ -45,6 +45,9 @@ STAGE_SECONDS = {0: 0.7, 1: 1.0, 2: 1.2, 3: 0.3, 4: 0.8}
 _EXTERNAL = {"kafka": "kafka", "redis": "store", "mqtt": "mqtt-broker"}
 """Setting of a server → the part that stands in for it when it is not set."""
 
+_FRUGAL = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
+"""What all parts' C libraries read once, when their process, or the one that they are forked from, starts."""
+
 _TOGETHER = ((0,), (1,), (2, 3), (4,))
 _MAX_LOG_BYTES = 10 * 2**20
 
@@ -72,6 +75,7 @@ async def up(settings: Settings, request: Request, screen: Screen) -> Mapping[st
     """
     began = time.monotonic()
     stop = stop_signal()
+    os.environ.update(_FRUGAL)
     ports = Ports.from_base(request.port_base)
     local = _local(settings, ports)
     shared = local.model_dump(mode="json", include={"kafka", "redis", "mqtt", "mqtt_version", "partitions", "auth", *_PORTS})
@@ -154,7 +158,7 @@ def _kept_secret(path: Path) -> str:
 
 def _environment(settings: Settings, part: Part, ports: Ports) -> dict[str, str]:
     own = settings.model_copy(update={"health_port": health_port(part.name, ports)})
-    return {**os.environ, **own.environment(), "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **own.environment(), "PYTHONUNBUFFERED": "1"}
 
 
 def _begin_logs(settings: Settings) -> None:

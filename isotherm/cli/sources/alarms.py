@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import getpass
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from isotherm.alarms import Alarm, AlarmRow
 from isotherm.alarms import Alarms as Table
 from isotherm.alarms.delivery import deliver
 from isotherm.alarms.table import Acknowledgement, Shelf
 from isotherm.cli.sources.opening import micros, opened
-from isotherm.client import AsyncClient, model
+from isotherm.client import model
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError
 from isotherm.events import Event, Severity
@@ -19,6 +19,9 @@ from isotherm.limits import SECOND
 from isotherm.settings import Settings
 from isotherm.store.client import Client
 from isotherm.store.events import EventLog
+
+if TYPE_CHECKING:
+    from isotherm.client import AsyncClient
 
 
 class Alarms(Protocol):

@@ -6,17 +6,20 @@ import math
 from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from isotherm import presence
 from isotherm.cli.sources.opening import micros, opened
-from isotherm.client import AsyncClient, NotFound, model
+from isotherm.client import NotFound, model
 from isotherm.configuration import Configurations
 from isotherm.pack import Attribute
 from isotherm.registry import Device, Registry, labelled
 from isotherm.settings import Settings
 from isotherm.store.client import Client
 from isotherm.store.reader import Latest, Reader
+
+if TYPE_CHECKING:
+    from isotherm.client import AsyncClient
 
 
 @dataclass(frozen=True, slots=True)

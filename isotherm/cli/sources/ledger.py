@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from isotherm import kafka, ledger
 from isotherm.cli.sources.opening import opened
-from isotherm.client import AsyncClient
 from isotherm.ledger import Line
 from isotherm.settings import Settings
 from isotherm.store.client import Client
+
+if TYPE_CHECKING:
+    from isotherm.client import AsyncClient
 
 
 class Ledger(Protocol):

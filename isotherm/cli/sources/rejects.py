@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from isotherm.cli.sources.opening import micros, opened
-from isotherm.client import AsyncClient, NotFound, model
+from isotherm.client import NotFound, model
 from isotherm.client.model import Outcome
 from isotherm.clock import iso
 from isotherm.errors import SettingsError
@@ -19,6 +19,7 @@ from isotherm.store.client import Client
 
 if TYPE_CHECKING:
     from connectors.replay import Correct
+    from isotherm.client import AsyncClient
 
 _PLACE = re.compile(r"(\d{1,9})/(\d{1,18})", re.ASCII)
 

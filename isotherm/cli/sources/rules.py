@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from isotherm.cli.sources import devices
 from isotherm.cli.sources.opening import opened
-from isotherm.client import AsyncClient, NotFound, PreconditionFailed, model
+from isotherm.client import NotFound, PreconditionFailed, model
 from isotherm.errors import SettingsError
 from isotherm.registry import Registry
 from isotherm.rules import Rule
@@ -18,6 +18,9 @@ from isotherm.rules.targets import unknown
 from isotherm.settings import Settings
 from isotherm.store.client import Client
 from isotherm.store.reader import Reader
+
+if TYPE_CHECKING:
+    from isotherm.client import AsyncClient
 
 
 class Rules(Protocol):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from isotherm.cli.sources.opening import opened
-from isotherm.client import AsyncClient
 from isotherm.settings import Settings
 from isotherm.store.client import Client
 from isotherm.store.reader import Reader
+
+if TYPE_CHECKING:
+    from isotherm.client import AsyncClient
 
 COLUMNS = ("time", "count", "min", "mean", "max", "last")
 

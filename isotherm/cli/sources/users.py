@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import getpass
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from isotherm.accounts.accounts import Accounts, Actor
 from isotherm.accounts.role import Role
 from isotherm.accounts.users import User
 from isotherm.cli.sources.opening import micros, opened
-from isotherm.client import AsyncClient, model
+from isotherm.client import model
 from isotherm.settings import Settings
 from isotherm.store.client import Client
+
+if TYPE_CHECKING:
+    from isotherm.client import AsyncClient
 
 
 class Users(Protocol):
