@@ -69,12 +69,17 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
 fi
 
-# Checks manifests; pins what we pin otherwise, so it has an environment of its own.
-if [ tests/infra/checkov.lock -nt .checkov/ready ]; then
+# Checks manifests; pins what we pin otherwise, so it has an environment of its own. It is made beside what follows.
+checkov() {
     rm -rf .checkov
     python3 -m venv .checkov
     .checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r tests/infra/checkov.lock
     touch .checkov/ready
+}
+checking=
+if [ tests/infra/checkov.lock -nt .checkov/ready ]; then
+    checkov &
+    checking=$!
 fi
 
 if command -v java >/dev/null && command -v mvn >/dev/null; then
@@ -92,3 +97,5 @@ else
     echo "npm is missing: its CoAP client is not tested with" >&2
     [ "${CI:-}" != true ] || exit 1
 fi
+
+[ -z "$checking" ] || wait "$checking"
