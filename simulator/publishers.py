@@ -376,7 +376,8 @@ class CoapPublisher:
         self._device = device
         self._controlled = controlled
         query = f"?token={token}" if token else ""
-        self._uri = f"coap://{host}:{port}/readings{query}"
+        self._shown = f"coap://{host}:{port}/readings"  # without the token
+        self._uri = self._shown + query
         self._own = f"coap://{host}:{port}/devices/{device}/{{}}{query}"
         self._context: Any = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -395,13 +396,13 @@ class CoapPublisher:
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
                 response = await self._context.request(request).response
         except (OSError, TimeoutError, coap_error.Error) as error:
-            raise NotAcknowledged(f"{self._uri}: {error!r}") from error
+            raise NotAcknowledged(f"{self._shown}: {error!r}") from error
         if response.code.is_successful():
             return 0
         if response.code == aiocoap.BAD_REQUEST:
             kept = re.search(rb"refused, (\d+) kept", response.payload)
             return len(readings) - (int(kept[1]) if kept else 0)
-        raise NotAcknowledged(f"{self._uri}: {response.code} {response.payload[:200]!r}")
+        raise NotAcknowledged(f"{self._shown}: {response.code} {response.payload[:200]!r}")
 
     async def close(self) -> None:
         for task in self._tasks:

@@ -106,6 +106,14 @@ async def test_a_device_that_is_turned_away_has_its_readings_still() -> None:
         await publisher.close()
 
 
+async def test_a_token_is_in_no_account() -> None:
+    publisher = create("coap", "room-001", "127.0.0.1", 1, token="hidden")
+    with pytest.raises(NotAcknowledged, match=r"coap://127\.0\.0\.1:1/readings: ") as told:
+        await publisher.publish([Reading("temperature", 1_790_000_000, 20.5, "Cel", 1)])
+    assert "hidden" not in str(told.value)
+    await publisher.close()
+
+
 def test_an_unknown_protocol_is_named() -> None:
     with pytest.raises(ValueError, match="'smoke', expected tcp, http, mqtt or coap"):
         create("smoke", "d", "h", 1)
