@@ -10,7 +10,8 @@ local DEVICES, DEVICE, VERSION = KEYS[1], KEYS[2], KEYS[3]
 local PREFIX = string.sub(DEVICES, 1, -string.len('devices') - 1)
 
 local function children_of(gateway) return PREFIX .. 'children:' .. gateway end
-local function get(field) return call('HGET', DEVICE, field) or '' end
+-- A device that was only heard of has none of its fields.
+local function get(field) return call('HGET', DEVICE, field) or (field == 'is_gateway' and '0' or '') end
 
 local is_there = call('ZSCORE', DEVICES, name)
 if (seen == 'absent' and is_there) or (seen == 'present' and not is_there) then return 0 end

@@ -145,7 +145,7 @@ def enable(
     from agents.analytic import check_name
     from agents.trial import CHECK_READINGS, Scope
 
-    settings = Settings.load(data_dir=data_dir)
+    settings = on_the_server(Settings.load(data_dir=data_dir))
     analytic = _path(file, settings).stem
     if loader.find(settings).get(analytic) != _path(file, settings):
         raise SettingsError(

@@ -25,7 +25,7 @@ from isotherm import kafka, stackfile
 from isotherm.cli.options import AsJson, DataDir, address
 from isotherm.errors import IsothermError, StackError
 from isotherm.local.stack import read_ledger
-from isotherm.process import raise_file_limit
+from isotherm.process import die_with_parent, raise_file_limit
 from isotherm.settings import Settings
 
 PROBE_SECONDS = 0.02
@@ -313,7 +313,12 @@ def _stack(settings: Settings, *, reuse_port: bool = False) -> Iterator[tuple[Se
         command = [sys.executable, "-m", "isotherm", "up", "--no-simulator", "--json", "--data-dir", directory]
         environment = os.environ | ({"ISOTHERM_REUSE_PORT": "True"} if reuse_port else {})
         with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(signal.SIGINT),
         ) as process:
             try:
                 assert process.stdout is not None

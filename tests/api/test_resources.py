@@ -30,6 +30,17 @@ def last_hour() -> str:
     return f"start={iso(now - HOUR)}&end={iso(now + MINUTE)}"
 
 
+async def test_a_device_that_was_only_heard_of_is_changed_as_it_was_seen(login: Login, settings: Settings) -> None:
+    anna = await login("anna", "read", "write")
+    async with stores.connected(settings) as redis:
+        await Registry(redis).note(["heard-1"])
+    etag = (await anna.get("/devices/heard-1")).headers["etag"]
+    changed = await anna.put("/devices/heard-1", {"labels": ["floor=3"]}, if_match=etag)
+    assert (changed.status, changed.json["labels"]) == (200, ["floor=3"])
+    assert (await anna.put("/devices/heard-1", {"labels": []}, if_match=etag)).status == 412
+    assert (await anna.delete("/devices/heard-1", if_match=changed.headers["etag"])).status == 204
+
+
 async def test_a_device_is_registered_seen_changed_and_forgotten(login: Login, settings: Settings) -> None:
     anna = await login("anna", "read", "write")
     new = await anna.put("/devices/pump-7", {"type": "pump", "labels": ["floor=2", "wet"]})
