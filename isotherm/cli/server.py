@@ -77,10 +77,10 @@ def plain(answer: msgspec.Struct) -> dict[str, Any]:
 
 
 def address(settings: Settings) -> str:
-    """Return where the API is."""
+    """Return where the platform is; of its API's address, which somebody may have copied, without the path."""
     host = _ANY_HOST.get(settings.host, settings.host)
     local = f"http://{f'[{host}]' if ':' in host else host}:{settings.web_port}"
-    return settings.url or settings.web_origin or local
+    return (settings.url or settings.web_origin or local).rstrip("/").removesuffix("/api/v1")
 
 
 def _client(settings: Settings, token: str | None) -> Client:

@@ -15,6 +15,7 @@ import pytest
 
 from isotherm.cli import main
 from isotherm.cli.devices import register_fleet
+from isotherm.cli.server import address
 from isotherm.kafka import Producer
 from isotherm.registry import Registry
 from isotherm.settings import Settings
@@ -292,6 +293,10 @@ def test_what_the_api_has_not_is_refused_and_no_other_store_is_asked(
     assert (refused.code, refused.out, refused.error.count("\n")) == (1, "", 1)
     assert f"ISOTHERM_URL names ({web.url})" in refused.error
     assert list(tmp_path.iterdir()) == [old]
+
+
+def test_of_the_apis_address_the_platforms_is_taken() -> None:
+    assert address(Settings(url="https://iot.example/house/api/v1/")) == "https://iot.example/house"
 
 
 def test_a_simulated_fleet_is_registered_where_it_is_asked_to(web: Web, settings: Settings, elsewhere: Command) -> None:
