@@ -18,6 +18,12 @@ async def register(settings: Settings) -> None:
             await accounts.users.create(User(name, role, password=CHEAP.hash(PASSWORD)))
 
 
+async def add_viewer(settings: Settings, name: str) -> None:
+    """Give somebody an account, a viewer's without a password."""
+    async with kernel(settings) as accounts:
+        await accounts.users.create(User(name, Role.VIEWER))
+
+
 async def log_in(page: Page, url: str, name: str, password: str = PASSWORD) -> None:
     """Open a page that asks for a log-in, and give it."""
     await page.goto(url)

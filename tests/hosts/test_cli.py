@@ -18,12 +18,10 @@ from typing import NamedTuple
 
 import pytest
 
-from isotherm.accounts.role import Role
-from isotherm.accounts.users import User
 from isotherm.cli import main
 from isotherm.hosts.podman import PREFIX
 from isotherm.settings import Settings
-from tests.dashboards.test_access import kernel
+from tests.dashboards.people import add_viewer
 from tests.hosts.podman import POOL, PodmanThatWaits, parts_of, remove
 from tests.support import images
 from tests.support.ports import free_port
@@ -120,13 +118,8 @@ def desk(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]
     folder = tmp_path_factory.mktemp("hosts")
     with Valkey(folder / "valkey") as valkey:
         settings = Settings(data_dir=folder, redis=valkey.url, hosts="podman", hosts_image=image, hosts_network=POOL)
-        asyncio.run(_with_ada(settings))
+        asyncio.run(add_viewer(settings, "ada"))
         yield Desk(folder, settings)
-
-
-async def _with_ada(settings: Settings) -> None:
-    async with kernel(settings) as accounts:
-        await accounts.users.create(User("ada", Role.VIEWER))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from isotherm.hosts.kubernetes import Kubernetes
 from isotherm.settings import Settings
 from isotherm.store.client import Client
 from tests.contracts.hosts import ADA, BOB
-from tests.dashboards.test_access import kernel
+from tests.dashboards.people import add_viewer
 from tests.support.kubernetes_api import UNPULLABLE, KubernetesApi
 from tests.support.valkey import Valkey
 
@@ -130,12 +130,7 @@ def command_line(server: Valkey, cluster: KubernetesApi, tmp_path: Path, monkeyp
     monkeypatch.setenv("ISOTHERM_HOSTS", "kubernetes")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "key.pub").write_text(ADA)
-
-    async def register() -> None:
-        async with kernel(Settings(redis=server.url)) as accounts:
-            await accounts.users.create(User("ada", Role.VIEWER))
-
-    asyncio.run(register())
+    asyncio.run(add_viewer(Settings(redis=server.url), "ada"))
     return CliRunner()
 
 

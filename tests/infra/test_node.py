@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import csv
-import io
 import json
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from dataclasses import dataclass
 import aiohttp
 import pytest
 
+from tests.infra.fleets import stored, wait_until_stored
 from tests.infra.test_network import ANYWHERE, Network
 from tests.infra.test_pods import DEVICES, LOAD, RATE
 from tests.support.manifests import K8S, Document, named, pod_of, render, workloads
@@ -160,8 +158,8 @@ def test_all_of_ours_is_exchanged_at_once_under_load_and_no_acknowledged_reading
     )
     local.kubectl("wait", "--for=condition=Ready", "--timeout=180s", *(f"pod/{protocol}" for protocol in LOAD))
     deadline = time.monotonic() + DRAIN_SECONDS
-    while any(_stored(local)[protocol] == 0 for protocol in LOAD):
-        assert time.monotonic() < deadline, f"not all are stored: {_stored(local)}"
+    while not all((found := stored(local.isotherm, list(LOAD)))[protocol] for protocol in LOAD):
+        assert time.monotonic() < deadline, f"not all are stored: {found}"
 
     ours = [f"{one['kind'].lower()}/{one['metadata']['name']}" for one in _ours(local)]
     local.kubectl("rollout", "restart", *ours)
@@ -173,13 +171,7 @@ def test_all_of_ours_is_exchanged_at_once_under_load_and_no_acknowledged_reading
         local.kubectl("exec", protocol, "--", "python3", "-c", "import os; os.kill(1, 15)")
         local.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s", f"pod/{protocol}")
         accounts[protocol] = json.loads(local.kubectl("logs", protocol).strip().splitlines()[-1])
-    assert all(account["acknowledged"] > 0 for account in accounts.values()), accounts
-    deadline = time.monotonic() + DRAIN_SECONDS
-    stored: Counter[str] = Counter()
-    while any(stored[protocol] < accounts[protocol]["acknowledged"] for protocol in LOAD):
-        assert time.monotonic() < deadline, f"stored {stored} of {accounts}"
-        stored = _stored(local)
-    assert all(stored[protocol] <= accounts[protocol]["sent"] for protocol in LOAD), f"stored {stored} of {accounts}"
+    wait_until_stored(local.isotherm, list(LOAD), accounts, DRAIN_SECONDS)
 
 
 def _ours(local: Local) -> list[Document]:
@@ -196,17 +188,6 @@ def _fleet(local: Local, number: int, protocol: str) -> Document:
     ]  # fmt: skip
     labels = {**template["metadata"]["labels"], "isotherm/needs-mqtt": "true"}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": protocol, "labels": labels}, "spec": template["spec"]}
-
-
-def _stored(local: Local) -> Counter[str]:
-    """Return how many readings the store has of each fleet."""
-    rows = csv.DictReader(io.StringIO(local.isotherm("export", "-", "--series", "room-*/*", "--last", "1h")))
-    found: Counter[str] = Counter()
-    for row in rows:
-        number = int(row["device"].removeprefix("room-")) - 1
-        if number >= 100:
-            found[list(LOAD)[number // 100 - 1]] += int(row["count"])
-    return found
 
 
 def test_a_process_that_is_killed_is_started_again(local: Local) -> None:

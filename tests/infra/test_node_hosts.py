@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from isotherm.accounts.role import Role
-from isotherm.accounts.users import User
 from isotherm.hosts import Backend, Spec
 from isotherm.hosts import Host as Shown
 from isotherm.hosts.kubernetes import Kubernetes
 from isotherm.hosts.manifests import namespace_name
 from isotherm.settings import Settings
 from tests.contracts.hosts import HostsContract
-from tests.dashboards.test_access import kernel
+from tests.dashboards.people import add_viewer
 from tests.hosts.test_cli import Desk, Host
 from tests.infra.conftest import HOST_IMAGE
 from tests.support.node import Node
@@ -83,13 +81,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder = tmp_path_factory.mktemp("hosts")
     with Valkey(folder / "valkey") as valkey:
         settings = Settings(data_dir=folder, redis=valkey.url, hosts="kubernetes", hosts_image=HOST_IMAGE)
-        asyncio.run(_with_ada(settings))
+        asyncio.run(add_viewer(settings, "ada"))
         yield Desk(folder, settings)
-
-
-async def _with_ada(settings: Settings) -> None:
-    async with kernel(settings) as accounts:
-        await accounts.users.create(User("ada", Role.VIEWER))
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import pytest
 
 from tests.conftest import missing
 from tests.infra.conftest import mirrored
+from tests.infra.fleets import wait_until_stored
 from tests.support import chromium, pod_images
 from tests.support.lossy import lossy_way
 from tests.support.manifests import Document, workloads
@@ -167,24 +165,7 @@ def test_all_of_it_is_exchanged_under_load_and_no_acknowledged_reading_is_lost(s
         stack.pods.kill(pod, "TERM")
         accounts[protocol] = json.loads(stack.pods.wait(pod).strip().splitlines()[-1])
 
-    assert all(account["acknowledged"] > 0 for account in accounts.values()), accounts
-    deadline = time.monotonic() + DRAIN_SECONDS
-    stored: Counter[str] = Counter()
-    while any(stored[protocol] < accounts[protocol]["acknowledged"] for protocol in LOAD):
-        assert time.monotonic() < deadline, f"stored {stored} of {accounts}"
-        stored = _stored(stack)
-    assert all(stored[protocol] <= accounts[protocol]["sent"] for protocol in LOAD), f"stored {stored} of {accounts}"
-
-
-def _stored(stack: Stack) -> Counter[str]:
-    """Return how many readings the store has of each fleet."""
-    rows = csv.DictReader(io.StringIO(stack.isotherm("export", "-", "--series", "room-*/*", "--last", "1h")))
-    found: Counter[str] = Counter()
-    for row in rows:
-        number = int(row["device"].removeprefix("room-")) - 1
-        if number >= 100:
-            found[list(LOAD)[number // 100 - 1]] += int(row["count"])
-    return found
+    wait_until_stored(stack.isotherm, list(LOAD), accounts, DRAIN_SECONDS)
 
 
 @pytest.mark.skipif(not LONG, reason="an image more; make chaos")
