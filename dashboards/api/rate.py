@@ -10,7 +10,6 @@ import math
 import time
 from collections import OrderedDict
 
-from isotherm.clock import now_us
 from isotherm.limits import SECOND
 from isotherm.store.client import Client
 from isotherm.store.reader import answering
@@ -59,7 +58,7 @@ class SharedRate:
             Unavailable: the store does not answer.
         """
         with answering():
-            return int(await self._take([f"iso:{{api}}:rate:{who}"], [now_us(), self._interval, self._burst]))
+            return int(await self._take([f"iso:{{api}}:rate:{who}"], [self._interval, self._burst]))
 
 
 def rate_of(redis: Client, per_second: float, burst: int, *, is_shared: bool) -> Rate | SharedRate:

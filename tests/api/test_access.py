@@ -126,13 +126,15 @@ async def test_a_token_may_make_so_many_requests_and_is_told_when_again(settings
 
 async def test_processes_that_share_a_port_share_the_rate(settings: Settings) -> None:
     async with stores.connected(settings) as redis, stores.connected(settings) as other:
-        first, second = (rate_of(one, 0.5, 6, is_shared=True) for one in (redis, other))
+        first, second = (rate_of(one, 0.01, 6, is_shared=True) for one in (redis, other))
         waits = await asyncio.gather(*((first, second)[number % 2].wait("somebody") for number in range(10)))
-        assert sorted(waits) == [0] * 6 + [2] * 4
+        assert waits.count(0) == 6
+        assert all(0 < one <= 100 for one in waits if one)
         assert await second.wait("somebody else") == 0
-        quick = [rate_of(one, 50.0, 1, is_shared=True) for one in (redis, other)]
-        assert [await one.wait("quick") for one in quick] == [0, 1]
+        quick = [rate_of(one, 2.0, 1, is_shared=True) for one in (redis, other)]
         async with asyncio.timeout(10):
+            while not await quick[0].wait("quick"):
+                pass
             while await quick[1].wait("quick"):
                 pass
 
