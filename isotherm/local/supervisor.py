@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,9 @@ RENEW_SECONDS = 10.0
 
 HEALTHY_SECONDS = 30.0
 """A part that was ready for so long starts with a short back-off again."""
+
+LAST_WORDS_BYTES = 4096
+"""How much of a log's end is looked at for the last thing that a part said."""
 
 
 Process = asyncio.subprocess.Process | Forked
@@ -81,6 +85,7 @@ class _Child:
     renewing: bool = False
     process: Process | None = None
     meter: psutil.Process | None = None
+    said_from: int = 0
 
 
 class Supervisor:
@@ -193,7 +198,7 @@ class Supervisor:
             pause = BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS)) - 1]
             child.status.restarts += 1
             if not child.renewing:
-                child.status.note = f"{_ending(code)}; starting again in {pause} s. {self._last_line(part)}"
+                child.status.note = f"{_ending(code)}; starting again in {pause} s. {self._last_line(child)}"
             child.renewing = False
             self._set(child, State.BACKING_OFF)
             await self._restart_dependents(part)
@@ -203,6 +208,7 @@ class Supervisor:
         """Start a part, wait until it is ready, and then until it ends; returns its exit code."""
         part = child.status.part
         with self._log(part) as log:
+            child.said_from = log.tell()
             spawning = asyncio.ensure_future(self._start(part, log))
             try:
                 child.process = process = await asyncio.shield(spawning)
@@ -267,12 +273,14 @@ class Supervisor:
         with self._log_path(part).open("ab") as file:
             yield file
 
-    def _last_line(self, part: Part) -> str:
-        with contextlib.suppress(OSError):
-            lines = self._log_path(part).read_bytes()[-4096:].decode(errors="replace").strip().splitlines()
+    def _last_line(self, child: _Child) -> str:
+        """Return the last thing that the process which has ended wrote."""
+        with contextlib.suppress(OSError), self._log_path(child.status.part).open("rb") as log:
+            log.seek(max(child.said_from, log.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
+            lines = log.read().decode(errors="replace").strip().splitlines()
             if lines:
                 return f"Its last words: {lines[-1][:300]}"
-        return ""
+        return "It said nothing."
 
 
 async def _end(children: Sequence[_Child], note: str, seconds: float) -> None:

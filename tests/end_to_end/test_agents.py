@@ -85,11 +85,11 @@ class Site:
         ]
         return found[0] if found else {}
 
-    def running(self) -> set[str]:
-        """Return the names of the analytics that run."""
+    def running(self) -> dict[str, int]:
+        """Return the analytics that run, with their process ids."""
         ran = self.type("isotherm agent status --json")
         found = json.loads(ran.stdout)["running"]
-        return {one["name"] for one in found if one["state"] == "running" and psutil.pid_exists(one["pid"])}
+        return {one["name"]: one["pid"] for one in found if one["state"] == "running" and psutil.pid_exists(one["pid"])}
 
     def exported(self, pattern: str) -> list[list[str]]:
         """Return the device and the value of each reading that is stored of some series."""
@@ -196,9 +196,10 @@ def test_a_changed_file_is_picked_up_and_a_broken_one_is_refused(site: Site) -> 
     site.send(4)
     site.until(lambda: site.values("t_x2") == [2, 4, 6, 8])
 
+    old = site.running()["change"]
     site.write("change", factor=3)
-    site.until(lambda: "a new process goes on" in _log(site))
-    site.until(lambda: site.status("change").get("state") == "running")
+    site.until(lambda: site.running().get("change", old) != old)
+    assert "a new process goes on" in _log(site)
     site.send(5)
     site.until(lambda: site.values("t_x3") == [15])
     assert site.type("isotherm agent disable change").returncode == 0
@@ -266,7 +267,7 @@ def test_killed_while_alarms_fire_each_is_raised_once_and_told_once_and_nothing_
     rule = "isotherm rules add hot --metric t --above 100 --hysteresis 10 --devices 'oven-*' --severity major --anyway"
     assert site.type(rule).returncode == 0
     names = {"alarms", "notifications", "exact"}
-    site.until(lambda: site.running() >= names)
+    site.until(lambda: site.running().keys() >= names)
     for number in range(60):
         site.send(50, 150, device=f"oven-{number}")
         if number in (20, 40):  # while what was sent a moment ago is on its way
@@ -276,7 +277,7 @@ def test_killed_while_alarms_fire_each_is_raised_once_and_told_once_and_nothing_
             victims = [host, *workers] if number == 20 else [worker]
             victims[0].send_signal(signal.SIGKILL)
             assert psutil.wait_procs(victims, timeout=10)[1] == []  # what it has started ends with it
-            site.until(lambda: site.running() >= names)
+            site.until(lambda: site.running().keys() >= names)
 
     ovens = sorted(f"oven-{number}" for number in range(60))
     expected = {f"hot/{name}/t" for name in ovens}

@@ -111,6 +111,17 @@ async def test_back_off_grows_while_a_part_does_not_get_healthy(tmp_path: Path) 
         assert "no such file" in bench.status("base").note
 
 
+async def test_the_last_words_are_those_of_the_run_that_ended(tmp_path: Path) -> None:
+    once = str(tmp_path / "once")
+    program = f"import os\nif not os.path.exists({once!r}): os.mkdir({once!r}); print('I was here')\nraise SystemExit(3)"
+    bench = Bench(tmp_path, part("base", program))
+    async with bench.running():
+        await bench.until(lambda: bench.status("base").restarts == 1)
+        assert "I was here" in bench.status("base").note
+        await bench.until(lambda: bench.status("base").restarts >= 2)
+        assert "It said nothing" in bench.status("base").note
+
+
 async def test_parts_that_cannot_go_on_without_it_are_started_anew(tmp_path: Path) -> None:
     bench = Bench(
         tmp_path,
