@@ -181,7 +181,7 @@ class Intake:
                 receipt = await self.accept(pieces, peer=peer, identity=identity, form=form)
                 await receipt.durable()
         except TimeoutError:
-            raise Unavailable(f"Kafka did not acknowledge within {REFUSE_SECONDS} s; send it again later") from None
+            raise unacknowledged() from None
         return receipt
 
     async def _given(self, patient: bool) -> None:
@@ -409,6 +409,11 @@ class Intake:
         if not self._room.is_closed:
             self._room.close()
             self._tasks.create_task(forget(), name="forget-names")
+
+
+def unacknowledged() -> Unavailable:
+    """Return what a peer is told when Kafka takes too long."""
+    return Unavailable(f"Kafka did not acknowledge within {REFUSE_SECONDS} s; send it again later")
 
 
 _NO_ROWS = Columns(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0), None)

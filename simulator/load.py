@@ -91,7 +91,7 @@ class HttpLink(Link):
     async def acknowledge(self, readings: int) -> None:
         answer = await self._reader.readuntil(b"\r\n\r\n")
         if b" 204 " not in answer[:16]:
-            raise ConnectionError(f"the server answered {answer[:200]!r}")
+            raise ConnectionError(f"the server answered {answer.splitlines()[0].decode(errors='replace')}")
         self.acknowledged += self._open
 
     async def close(self) -> None:

@@ -219,8 +219,7 @@ class _Waiting:
     def _give_up(self) -> None:
         """Refuse them: it is not known whether Kafka will have them."""
         requests, self._requests = self._requests, ()
-        text = f"Kafka did not acknowledge within {intake.REFUSE_SECONDS} s; send it again later"
-        self._taking.answer(requests, error(numbers.SERVICE_UNAVAILABLE, text))
+        self._taking.answer(requests, error(numbers.SERVICE_UNAVAILABLE, str(intake.unacknowledged())))
 
 
 def _answer_of(receipt: Receipt, code: int | None) -> Answer:

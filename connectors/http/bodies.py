@@ -65,21 +65,13 @@ class Bodies:
             Unavailable: too much is held already.
         """
         parts: list[bytes] = []
-        size = 0
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for part in request.content.iter_any():
-                    parts.append(part)
-                    size += len(part)
-                    self._held += len(part)
-                    request[_HELD] = size
-                    if size > limit:
-                        detail = (
-                            f"a body of {request.content_length or f'more than {limit}'} bytes, expected at most {limit}"
-                        )
-                        raise Refused(413, "too_large", detail, b"".join(parts), max(size, request.content_length or 0))
-                    if self._held > MAX_HELD_BYTES:
-                        raise Unavailable(f"requests of {MAX_HELD_BYTES} bytes are on their way; send it again later")
+            if request.content.is_eof():  # nearly every body comes with its head
+                self._hold(request, parts, request.content.read_nowait(), limit)
+            else:
+                async with asyncio.timeout(BODY_SECONDS):
+                    async for part in request.content.iter_any():
+                        self._hold(request, parts, part, limit)
         except TimeoutError:
             detail = f"the body did not come within {BODY_SECONDS:.0f} s"
             raise Refused(408, "malformed", detail, b"".join(parts)) from None
@@ -88,6 +80,16 @@ class Bodies:
                 400, "malformed", f"the body broke off: {' '.join(str(error).split())}", b"".join(parts)
             ) from error
         return b"".join(parts)
+
+    def _hold(self, request: web.Request, parts: list[bytes], part: bytes, limit: int) -> None:
+        parts.append(part)
+        size = request[_HELD] = request.get(_HELD, 0) + len(part)
+        self._held += len(part)
+        if size > limit:
+            detail = f"a body of {request.content_length or f'more than {limit}'} bytes, expected at most {limit}"
+            raise Refused(413, "too_large", detail, b"".join(parts), max(size, request.content_length or 0))
+        if self._held > MAX_HELD_BYTES:
+            raise Unavailable(f"requests of {MAX_HELD_BYTES} bytes are on their way; send it again later")
 
 
 def unpacked(body: bytes, request: web.Request) -> bytes:

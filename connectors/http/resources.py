@@ -26,6 +26,7 @@ from connectors.http.answers import (
 )
 from connectors.http.bodies import Bodies, Refused, form_of, influx_form_of, unpacked
 from connectors.http.polls import Polls, refusal
+from connectors.http.together import Together
 from connectors.http.websocket import WebSockets
 from connectors.identity import ANYONE, Identity
 from connectors.receipt import Receipt
@@ -57,6 +58,7 @@ class Resources:
         self._websockets = WebSockets(site, self._identify)
         self._polls = Polls(site.dispatcher)
         self._bodies = Bodies()
+        self._together = Together(site.intake)
         self._active = 0  # requests
         self._idle = asyncio.Event()
         self._idle.set()
@@ -213,6 +215,8 @@ class Resources:
         except Refused as refused:
             await self._site.intake.store([Decoded.nothing(refused.rejected)], peer=peer, identity=identity)
             raise
+        if await self._together.store(body, form, identity):
+            return Receipt()
         pieces = self._site.catalogue.decoders[form](body, now_us())
         return await self._site.intake.store(pieces, peer=peer, identity=identity, form=form)
 

@@ -111,7 +111,10 @@ def ingest(
     settings = Settings.load(data_dir=data_dir)
     more = shards - 1 if protocol == "coap" and stackfile.read(settings.data_dir) is None else 0
     with _stack(settings, reuse_port=more > 0) as (settings, supervisor), _shards(settings, more) as processes:
-        figures = asyncio.run(measure(_Bench(settings, supervisor, protocol, processes)))
+        try:
+            figures = asyncio.run(measure(_Bench(settings, supervisor, protocol, processes)))
+        except ConnectionError as error:
+            raise StackError(f"the load was not taken, so there is no figure: {error}") from error
     _print(figures, as_json)
 
 

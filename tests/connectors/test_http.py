@@ -870,12 +870,36 @@ async def test_what_waits_for_room_is_not_decoded_yet(monkeypatch: pytest.Monkey
 
         decoders["ndjson"] = watched
         listener.producer.on.clear()
-        asked = [asyncio.create_task(listener.post(LINE)) for _ in range(5)]
+        asked = [asyncio.create_task(listener.post(LINE * 2)) for _ in range(5)]
         done, _ = await asyncio.wait(asked, timeout=0.2)
         assert (len(decoded), len(done)) == (1, 0)
         listener.producer.on.set()
         assert [(await one).status for one in asked] == [204] * 5
-    assert listener.producer.values_of("a/t") == [1] * 5
+    assert listener.producer.values_of("a/t") == [1] * 10
+
+
+async def test_of_requests_that_came_together_each_hears_of_its_own() -> None:
+    async with listening() as listener:
+        old = b'{"n":"b/t","v":2,"t":3e8}\n'
+        answers = await asyncio.gather(*(listener.post(body) for body in [LINE, old] * 8))
+    assert [answer.status for answer in answers] == [204, 400] * 8
+    assert {answer.json["reason"] for answer in answers[1::2]} == {"time"}
+    assert listener.producer.values_of("a/t") == [1] * 8
+    assert listener.account.accepted == 8 and listener.account.rejected == {"time": 8}
+
+
+async def test_who_leaves_takes_nothing_of_the_others_with_them() -> None:
+    async with listening() as listener:
+        listener.producer.on.clear()
+        patient = asyncio.create_task(listener.post(LINE))
+        leaving = await listener.peer()
+        await leaving.say(request(LINE))
+        while listener.intake.room.taken < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        leaving.writer.transport.abort()
+        listener.producer.on.set()
+        assert (await patient).status == 204
+    assert listener.producer.values_of("a/t") == [1, 1]
 
 
 def test_a_refusal_comes_within_five_seconds() -> None:
