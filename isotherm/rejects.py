@@ -122,6 +122,11 @@ class RejectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     @property
+    def is_strangers(self) -> bool:
+        """Whether its sender did not show for whom it may speak, or spoke for another."""
+        return self.device is None or self.reason == "identity"
+
+    @property
     def original(self) -> bytes:
         """The bytes that are kept."""
         return base64.b64decode(self.raw_base64 or "") if self.raw is None else self.raw.encode()

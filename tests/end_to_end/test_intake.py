@@ -73,7 +73,8 @@ async def test_a_reject_is_listed_shown_and_taken_in_through_a_corrected_decoder
     options = ("--reason", "format", "--decoder", str(decoder), "--as-device", "csv-1")
     assert stack.json("rejects", "replay", *options, "--dry-run")["accepted"] == 0
     assert stack.json("rejects", "replay", *options) == {
-        "rejects": 1, "cut": 0, "stored": 0, "replayed_before": 0, "accepted": 2, "rejected": 0, "errors": [],
+        "rejects": 1, "cut": 0, "stored": 0, "strangers": 0, "replayed_before": 0,
+        "accepted": 2, "rejected": 0, "errors": [],
     }  # fmt: skip
     until_stored(stack, "csv-1", {"temperature": 21.5, "humidity": 47.0})
     [row] = [row for row in stack.json("devices") if row["device"] == "csv-1" and row["metric"] == "humidity"]
