@@ -241,8 +241,9 @@ async def test_with_tokens_strangers_are_refused_and_devices_with_one_are_not(
         assert "4.01" in refused.stdout
         reasons = stack.json("ledger")["connectors"]["http"]["reasons"]
         assert reasons == {"auth": 1, "identity": 1}
-        figures = stack.json("rejects", "replay", "--reason", "auth", "--protocol", "http")
-        assert figures["accepted"] == 1
+        refused_then = ("rejects", "replay", "--reason", "auth", "--protocol", "http")
+        assert "1 passed over because their sender did not show for whom it may speak" in stack.run(*refused_then).stdout
+        assert stack.json(*refused_then, "--strangers")["accepted"] == 1
         until_stored(stack, "kitchen", {"t": 1.0})
 
         def mqtt_answer(topic: str, *shown: str) -> str:
