@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 
 from agents.engine import Derived
 from agents.gather import begins
+from isotherm.kafka import MAX_VALUE_BYTES
 from isotherm.limits import MAX_PACK_READINGS
 from isotherm.pack import Pack
+
+_ROW_BYTES = 32
+_HEAD_BYTES = 4096
+"""What a reading takes in a pack, without its name, and what a pack does without readings; rather more than they do."""
 
 
 class Numbering:
@@ -30,7 +35,7 @@ class Numbering:
         return found
 
     def packs(self, derived: Sequence[Derived], now: int) -> Iterator[Pack]:
-        """Yield derived readings as packs of at most MAX_PACK_READINGS."""
+        """Yield derived readings as packs of at most MAX_PACK_READINGS, halved for as long as names make one too large."""
         places: dict[str, int] = {}
         units: dict[str, str] = {}
         series: list[NDArray[np.int64]] = []
@@ -46,18 +51,27 @@ class Numbering:
         time = np.concatenate([one.time for one in derived])
         value = np.concatenate([one.value for one in derived])
         seq = self._number(names, which)
-        for first in range(0, len(which), MAX_PACK_READINGS):
-            some = slice(first, first + MAX_PACK_READINGS)
-            yield Pack(
-                names=names,
-                series=which[some].astype(np.int32),
+        pieces = [slice(first, first + MAX_PACK_READINGS) for first in range(0, len(which), MAX_PACK_READINGS)]
+        while pieces:
+            some = pieces.pop(0)
+            used, codes = np.unique(which[some], return_inverse=True)
+            of_these = [names[code] for code in used.tolist()]
+            pack = Pack(
+                names=of_these,
+                series=codes.astype(np.int32),
                 time=time[some],
                 value=value[some],
                 connector=self._connector,
                 received_at=now,
-                units=units if first == 0 else {},
+                units={name: units.pop(name) for name in of_these if name in units},
                 seq=seq[some],
             )
+            if _most_bytes(pack) > MAX_VALUE_BYTES and len(codes) > 1:
+                middle = some.start + len(codes) // 2
+                pieces[:0] = [slice(some.start, middle), slice(middle, some.start + len(codes))]
+                units |= pack.units
+            else:
+                yield pack
 
     def _number(self, names: Sequence[str], which: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Return the number of each reading, and count them."""
@@ -71,3 +85,10 @@ class Numbering:
         self._numbers |= zip(names, after.tolist(), strict=True)
         self._changed |= dict.fromkeys(names)
         return numbers.astype(np.uint64)
+
+
+def _most_bytes(pack: Pack) -> int:
+    """Return what a pack may have as a record, without making it one."""
+    names = sum(map(len, pack.names)) + 4 * len(pack.names)
+    units = sum(len(name) + 6 * len(unit) + 6 for name, unit in pack.units.items())  # as JSON, which may escape it
+    return _HEAD_BYTES + _ROW_BYTES * len(pack.value) + names + units

@@ -35,6 +35,10 @@ SEAL_SECONDS = 30.0
 SEAL_REST = 5
 """How many times as long as it took to seal some chunks the worker leaves the next ones alone."""
 
+MAX_COMMIT_READINGS = 20_000
+"""Of one commit, or of a single record. A reading that is older than points are kept takes 17 arguments of the script, if it
+has a number and its series a unit, and Redis takes a million of a command; the server does nothing else meanwhile."""
+
 MAX_WINDOWS = 200_000
 """Series whose sequence numbers a shard remembers, some 50 MB; beyond that they are read anew."""
 
@@ -118,16 +122,25 @@ class Storing:
         return await until_available(lambda: self._writer.progress(self._partition))
 
     async def apply(self, records: Sequence[LogRecord], expected: int | None) -> int | Conflict:
-        """Store records."""
-        packs = []
-        for record in records:
+        """Store records, in as many commits as it takes."""
+        count, packs, last = 0, [], len(records) - 1
+        for at, record in enumerate(records):
             try:
                 packs.append(Pack.from_ipc(record.value))
             except MalformedPack as error:
                 await self._quarantine(self._partition, record, error)
+            if at == last or sum(map(len, packs)) >= MAX_COMMIT_READINGS:
+                answer = await self._commit(packs, expected, record)
+                if isinstance(answer, Conflict):
+                    return answer
+                count, packs, expected = count + answer, [], record.offset + 1
+        return count
+
+    async def _commit(self, packs: Sequence[Pack], expected: int | None, last: LogRecord) -> int | Conflict:
+        """Store what packs hold, of which the last record is the end."""
         sieve = Sieve(await self._known_windows(packs))
         batch = sifted(packs, sieve)
-        following, mark = records[-1].offset + 1, records[-1].mark
+        following, mark = last.offset + 1, last.mark
         conflict = await until_available(
             lambda: self._writer.commit(self._partition, batch, expected=expected, next_offset=following, mark=mark)
         )

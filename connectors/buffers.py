@@ -120,7 +120,7 @@ class Room:
         self._gauge = gauge
         self._closed = False
         self._empty = asyncio.Event()
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: dict[Callable[[], None], None] = {}  # in their order
         self._update()
 
     @property
@@ -135,13 +135,16 @@ class Room:
 
     def when_given(self, then: Callable[[], None]) -> None:
         """Have a function called, once, when something was given back and there is room."""
-        self._waiting.append(then)
+        self._waiting[then] = None
 
     async def given(self) -> None:
         """Return when something was given back and there is room."""
         given = asyncio.Event()
-        self._waiting.append(given.set)
-        await given.wait()
+        self._waiting[given.set] = None
+        try:
+            await given.wait()
+        finally:
+            self._waiting.pop(given.set, None)
 
     async def emptied(self) -> None:
         """Return when nothing is in flight."""
@@ -169,7 +172,7 @@ class Room:
 
     def _wake(self) -> None:
         if self._waiting and not self.is_full:
-            loop, waiting, self._waiting = asyncio.get_running_loop(), self._waiting, []
+            loop, waiting, self._waiting = asyncio.get_running_loop(), self._waiting, {}
             for then in waiting:
                 loop.call_soon(then)
 

@@ -225,7 +225,7 @@ class Intake:
             self._forget_names()
         if self._room.is_full:
             return None
-        codes = self._series.codes(decoded.names, identity.device)
+        codes = self._series.codes(decoded.names, identity.device, None if identity.others is None else identity.may_name)
         if self.is_away and any(map(self._is_away, self._series.partitions(codes[codes >= 0]).tolist())):
             return None
         return codes

@@ -13,12 +13,13 @@ import msgspec
 from connectors.decoders import run_file
 from connectors.formats.catalogue import NDJSON, SENML_JSON, Catalogue, detect_body, split
 from connectors.formats.decoded import Decoded
-from connectors.identity import Identity
+from connectors.identity import Doorkeeper, Identity
 from connectors.intake import Intake
 from connectors.process import catalogue_of
 from isotherm import kafka, ledger
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError, first_of
+from isotherm.registry import Registry
 from isotherm.rejects import RejectRecord
 from isotherm.settings import Settings
 from isotherm.store import client
@@ -48,10 +49,19 @@ class Outcome:
 class Replayer:
     """Takes rejects in once more."""
 
-    def __init__(self, intake: Intake, catalogue: Catalogue, clock: list[int]) -> None:
+    def __init__(self, intake: Intake, catalogue: Catalogue, clock: list[int], doorkeeper: Doorkeeper | None = None) -> None:
+        """Prepare.
+
+        Args:
+            intake: Takes the readings.
+            catalogue: Every decoder.
+            clock: The time that the intake goes by, in µs since the epoch UTC.
+            doorkeeper: Tells for whom a device may speak; without one any may for all.
+        """
         self._intake = intake
         self._catalogue = catalogue
         self._clock = clock
+        self._doorkeeper = doorkeeper
 
     async def replay(
         self, record: RejectRecord, *, form: str | None = None, device: str | None = None, correct: Correct | None = None
@@ -63,17 +73,29 @@ class Replayer:
             form: Read it as this format, not the one that it was read as.
             device: The device that bare names belong to, where the reject names none.
             correct: Turns its bytes into SenML first.
+
+        Raises:
+            Unavailable: Kafka or the store did not answer.
         """
         self._clock[0] = record.received_at
         receipt = await self._intake.accept(
             self._pieces(record, form, correct),
             peer=record.peer,
-            identity=Identity(record.device or device),
+            identity=await self._identity(record, record.device or device),
             form=form or record.form,
             patient=True,
         )
         await receipt.durable()
         return Outcome(receipt.accepted, receipt.rejected, [f"{one.reason}: {one.detail}" for one in receipt.refusals[:1]])
+
+    async def _identity(self, record: RejectRecord, device: str | None) -> Identity:
+        """Return for whom a reject may speak: its device, and where that is a gateway its children.
+
+        One that spoke for another device is taken at its word: whoever replays it has looked at it.
+        """
+        if self._doorkeeper is None or device is None or record.reason == "identity":
+            return Identity(device)
+        return await self._doorkeeper.identify(certified=device)
 
     def _pieces(self, record: RejectRecord, form: str | None, correct: Correct | None) -> Iterator[Decoded]:
         data = record.original
@@ -117,7 +139,8 @@ async def replaying(settings: Settings) -> AsyncIterator[Replayer]:
             ledger.reported(redis, instance, await kafka.cluster_id(settings), account),
             intake.running(),
         ):
-            yield Replayer(intake, catalogue_of(settings), clock)
+            doorkeeper = Doorkeeper(settings, Registry(redis)) if settings.auth == "token" else None
+            yield Replayer(intake, catalogue_of(settings), clock, doorkeeper)
     except BaseExceptionGroup as group:  # of the intake's tasks: what was said to the one who replays
         raise first_of(group) from group
     finally:

@@ -28,6 +28,7 @@ class SeriesTable:
     def __init__(self, partitions: int) -> None:
         self.names: list[str] = []
         self._codes = _Codes(self._enter)
+        self._may_enter: Callable[[str], bool] | None = None  # of who asks now
         self._by_name: dict[str, int] = {}
         self._by_device: dict[str, int] = {}
         self._devices: list[str] = []
@@ -41,13 +42,17 @@ class SeriesTable:
     def __len__(self) -> int:
         return len(self._codes)
 
-    def codes(self, names: Sequence[str], device: str | None) -> NDArray[np.int64]:
+    def codes(
+        self, names: Sequence[str], device: str | None, may_name: Callable[[str], bool] | None = None
+    ) -> NDArray[np.int64]:
         """Return the numbers of the series that names stand for, or -1, shape (n,).
 
         Args:
             names: SenML names.
             device: The device that bare names belong to, if any.
+            may_name: Tells for which devices who asks may enter new names; for all of them by default.
         """
+        self._may_enter = may_name
         keys: Sequence[Key] = names if device is None else [(device, name) for name in names]
         return np.fromiter(map(self._codes.__getitem__, keys), dtype=np.int64, count=len(keys))
 
@@ -82,6 +87,8 @@ class SeriesTable:
             name = series_name(key) if isinstance(key, str) else series_name(key[1], device=key[0])
         except InvalidReading:
             return -1
+        if self._may_enter is not None and not self._may_enter(name.partition("/")[0]):
+            return -1  # a device has only so many metrics: nobody else may use them up
         code = self._by_name.get(name)
         return self._add(name) if code is None else code
 
@@ -129,17 +136,18 @@ class Units:
         self._since = 0
 
     def changed(self, units: Mapping[str, str], device: str | None, now: int) -> list[tuple[str, str]]:
-        """Return the names whose unit is new or another than the last time, each with its unit."""
+        """Return the names whose unit is new or another than the last time, each with as much of it as is told."""
         if now - self._since > ANNOUNCE_UNITS_US:
             self._known.clear()
             self._since = now
         known = self._known[device]
-        return [(name, unit) for name, unit in units.items() if known.get(name) != unit]
+        short = ((name, unit[:MAX_UNIT_CHARS]) for name, unit in units.items())
+        return [(name, unit) for name, unit in short if known.get(name) != unit]
 
     def note(self, name: str, device: str | None, code: int, unit: str) -> None:
         """Series ``code`` has a unit that has to be told."""
         self._known[device][name] = unit
-        self._news[code] = unit[:MAX_UNIT_CHARS]
+        self._news[code] = unit
 
     def news(self, codes: Sequence[int]) -> dict[int, str]:
         """Return series → unit of those whose unit is new or has changed, once after each change."""

@@ -71,6 +71,9 @@ MAX_UNACKNOWLEDGED = 100_000
 SHARED_UNACKNOWLEDGED = 20_000
 """The same while other connections wait too: a flood fills the packs that the others' readings wait for."""
 
+MAX_REPLYING = 32
+"""Replies of one connection that are on their way to Kafka; those after them wait, and it is not read."""
+
 _FORMS = {"senml": NDJSON, "influx": INFLUX, "graphite": GRAPHITE, "auto": None}
 
 
@@ -155,9 +158,9 @@ class _Connection(Connection):
         "_asking",
         "_began",
         "_commanded",
-        "_early",
         "_form",
         "_framer",
+        "_has_left",
         "_hello",
         "_identified_at",
         "_identity",
@@ -168,6 +171,7 @@ class _Connection(Connection):
         "_listener",
         "_piece",
         "_pieces",
+        "_replies",
         "_replying",
         "_told_away",
     )
@@ -182,14 +186,15 @@ class _Connection(Connection):
         self._began = False  # the first line was seen
         self._acknowledges = False
         self._commanded: str | None = None  # the device whose commands it gets
-        self._replying = 0  # replies that Kafka has not got yet
-        self._early: list[bytes] = []  # replies that came before it was known whose they are
+        self._replying = 0  # replies that are on their way to Kafka
+        self._replies: list[bytes] = []  # that wait for their turn, or until it is known whose they are
         self._answers = Answers()
         self._inbox: list[bytes | Decoded] = []  # complete lines, and rejects
         self._pieces: Iterator[Decoded] = iter(())  # of the lines that are being taken in
         self._piece: Decoded | None = None  # decoded and not taken in
         self._is_waiting = False  # for its turn or for room
         self._is_ending = False
+        self._has_left = False
         self._told_away = False
         self._hello: Hello | None = None
         self._identified_at = 0.0
@@ -224,10 +229,10 @@ class _Connection(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         self._acknowledges = False
         self._transport = None
-        self._listener.leave(self)
         if self._commanded is not None:
             self._listener.site.dispatcher.leave(self._commanded, self)
-        self.finish(is_broken=exc is not None)  # what was read is taken in all the same
+        self.finish(is_broken=exc is not None)  # what was read is taken in all the same; until then it counts as open
+        self._close_when_answered()
 
     # What the listener calls.
 
@@ -297,7 +302,7 @@ class _Connection(Connection):
             self._asking = None
             self._identified_at = _now()
             self._take_commands()
-            self._keep_early()
+            self._keep_replies()
             self._work()
 
         if doorkeeper.is_open and certified is None and hello.device is None:
@@ -309,15 +314,15 @@ class _Connection(Connection):
         """Keep what an unknown peer sent as a reject, tell it, and close."""
         word = "auth" if isinstance(reason, Unauthorized) else "unavailable"
         lines = b"".join(one for one in self._inbox if isinstance(one, bytes)).splitlines()
-        lines += self._early
-        self._replying -= len(self._early)
-        self._early = []
+        lines += self._replies
+        self._replies.clear()
         framed = [one for one in self._inbox if isinstance(one, Decoded)]
         refused = [Rejected(word, str(reason), line) for line in lines if line.strip()]
         self._inbox = [Decoded.nothing(*refused), *framed] if refused else [*framed]
         if not self._inbox:
             self._say(error(word, str(reason)))
-        self._identity, self._is_ending, self._acknowledges = ANYONE, True, True
+        # Who was known keeps its name: what is decoded already waits to be taken in, and must speak for nobody else.
+        self._identity, self._is_ending, self._acknowledges = self._identity or ANYONE, True, True
 
     # Commands.
 
@@ -347,17 +352,15 @@ class _Connection(Connection):
             if reply is None:
                 others.append(one)
             else:
-                self._replying += 1
-                self._early.append(reply)
-        if self._asking is None:
-            self._keep_early()
+                self._replies.append(reply)
+        self._keep_replies()
         return b"".join(others)
 
-    def _keep_early(self) -> None:
-        """Keep the replies that came, now that it is known for whom the peer may speak."""
-        replies, self._early = self._early, []
-        for reply in replies:
-            self._listener.run(self._reply(reply))
+    def _keep_replies(self) -> None:
+        """Keep the replies that came, as many at a time as may be, when it is known for whom the peer may speak."""
+        while self._replies and self._replying < MAX_REPLYING and self._asking is None:
+            self._replying += 1
+            self._listener.run(self._reply(self._replies.pop(0)))
 
     async def _reply(self, data: bytes) -> None:
         """Keep a reply; one that is refused is kept as a reject, and counts as no reading."""
@@ -373,6 +376,7 @@ class _Connection(Connection):
                 self._say({"replied": id})
         finally:
             self._replying -= 1
+            self._keep_replies()
             self._work()
 
     # Taking in.
@@ -457,6 +461,7 @@ class _Connection(Connection):
             or self._is_waiting
             or self._asking is not None
             or self._unread_at is not None
+            or bool(self._replies)
             or self._answers.unacknowledged > self._listener.window
         )
 
@@ -477,10 +482,14 @@ class _Connection(Connection):
             self._transport.write(b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers))
 
     def _close_when_answered(self) -> None:
-        is_busy = self._inbox or self._piece or self._answers or self._asking or self._replying
-        done = self._is_ending and not is_busy
-        if done and self._transport is not None:
+        is_busy = self._inbox or self._piece or self._answers or self._asking or self._replies or self._replying
+        if is_busy or not self._is_ending:
+            return
+        if self._transport is not None:
             self._transport.close()
+        elif not self._has_left:
+            self._has_left = True
+            self._listener.leave(self)
 
 
 def _now() -> float:

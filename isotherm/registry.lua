@@ -10,6 +10,7 @@ local DEVICES, DEVICE, VERSION = KEYS[1], KEYS[2], KEYS[3]
 local PREFIX = string.sub(DEVICES, 1, -string.len('devices') - 1)
 
 local function children_of(gateway) return PREFIX .. 'children:' .. gateway end
+local function token_of(hash) return PREFIX .. 'token:' .. hash end
 -- A device that was only heard of has none of its fields.
 local function get(field) return call('HGET', DEVICE, field) or (field == 'is_gateway' and '0' or '') end
 
@@ -22,8 +23,8 @@ end
 local first = 5 + 2 * n
 local gateway = get('gateway')
 if gateway ~= '' then call('SREM', children_of(gateway), name) end
+for hash in string.gmatch(get('tokens'), '%S+') do call('DEL', token_of(hash)) end
 if first > #ARGV then
-  for hash in string.gmatch(get('tokens'), '%S+') do call('DEL', PREFIX .. 'token:' .. hash) end
   for _, child in ipairs(call('SMEMBERS', children_of(name))) do call('HSET', PREFIX .. 'device:' .. child, 'gateway', '') end
   call('ZREM', DEVICES, name)
   call('DEL', DEVICE, children_of(name))
@@ -32,6 +33,7 @@ else
   call('HSET', DEVICE, unpack(ARGV, first))
   gateway = get('gateway')
   if gateway ~= '' then call('SADD', children_of(gateway), name) end
+  for hash in string.gmatch(get('tokens'), '%S+') do call('SET', token_of(hash), name) end
 end
 call('INCR', VERSION)
 return 1

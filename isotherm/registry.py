@@ -18,7 +18,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -146,7 +147,8 @@ class Registry:
             name = await self._redis.get(_token(hash_of(token)))
         except RedisError as error:
             raise _away(error) from error
-        return None if name is None else await self.get(name.decode())
+        device = None if name is None else await self.get(name.decode())
+        return device if device is not None and hash_of(token) in device.tokens else None
 
     async def note(self, names: Sequence[str]) -> None:
         """Enter devices that are not there."""
@@ -208,11 +210,32 @@ class Registry:
     async def _change(self, name: str, fields: Mapping[str, str], seen: Seen) -> None:
         match seen:
             case Device():
-                what, expected = "present", _said(seen) | {"tokens": " ".join(seen.tokens)}
+                await self._write(name, fields, "present", _said(seen) | {"tokens": " ".join(seen.tokens)})
             case None:
-                what, expected = "absent", {}
+                await self._write(name, fields, "absent", {})
             case _:
-                what, expected = ANY, {}
+                await self._write(name, fields, ANY, {})
+
+    async def _revise(
+        self, name: str, made: Callable[[Device], Mapping[str, str]], seen: Callable[[Device], Mapping[str, str]]
+    ) -> Device:
+        """Change some fields of a device by what they were, again while somebody else is faster; returns what it was.
+
+        Args:
+            name: The device.
+            made: Returns the fields as they are to be.
+            seen: Returns them as they are.
+
+        Raises:
+            SettingsError: there is no such device.
+        """
+        while True:
+            device = await self._existing(name)
+            with suppress(Changed):
+                await self._write(name, made(device), "present", seen(device))
+                return device
+
+    async def _write(self, name: str, fields: Mapping[str, str], what: str, expected: Mapping[str, str]) -> None:
         flat = [part for pair in (*expected.items(), *fields.items()) for part in pair]
         try:
             done = await self._script([_DEVICES, _device(name), _VERSION], [name, now_us(), what, len(expected), *flat])
@@ -232,16 +255,11 @@ class Registry:
         Raises:
             SettingsError: there is no such device, one of ``add`` is no label, it has none of ``remove``, or too many.
         """
-        device = await self._existing(name)
-        labels = labelled(device, add=add, remove=remove)
-        try:
-            async with self._redis.pipeline(transaction=True) as change:
-                change.hset(_device(name), mapping={"labels": " ".join(sorted(labels))})
-                change.incr(_VERSION)
-                await change.execute()
-        except RedisError as error:
-            raise _away(error) from error
-        return labels
+        add, remove = list(add), list(remove)
+        device = await self._revise(
+            name, lambda one: _labels(labelled(one, add=add, remove=remove)), lambda one: _labels(one.labels)
+        )
+        return labelled(device, add=add, remove=remove)
 
     async def new_token(self, name: str) -> str:
         """Give a device a new token; of its older ones the newest stays valid.
@@ -249,10 +267,9 @@ class Registry:
         Raises:
             SettingsError: there is no such device.
         """
-        device = await self._existing(name)
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        kept = [hash_of(token), *device.tokens][:MAX_TOKENS]
-        await self._keep_tokens(device, kept, mosquitto_hash(token))
+        hashed, mosquitto = hash_of(token), mosquitto_hash(token)
+        await self._revise(name, lambda one: _tokens([hashed, *one.tokens][:MAX_TOKENS], mosquitto), _tokens_of)
         return token
 
     async def revoke_tokens(self, name: str, *, but_newest: bool = False) -> int:
@@ -261,10 +278,9 @@ class Registry:
         Raises:
             SettingsError: there is no such device.
         """
-        device = await self._existing(name)
-        kept = list(device.tokens[:1]) if but_newest else []
-        await self._keep_tokens(device, kept, device.mosquitto if kept else "")
-        return len(device.tokens) - len(kept)
+        kept = 1 if but_newest else 0
+        device = await self._revise(name, lambda one: _tokens(one.tokens[:kept], one.mosquitto if kept else ""), _tokens_of)
+        return len(device.tokens[kept:])
 
     async def remove(self, name: str, *, seen: Seen = ANY) -> None:
         """Forget a device and its tokens; its history stays until it expires.
@@ -286,19 +302,6 @@ class Registry:
         if device is None:
             raise SettingsError(f"there is no device {name!r}; add it with `isotherm devices add {name}`")
         return device
-
-    async def _keep_tokens(self, device: Device, kept: Sequence[str], mosquitto: str) -> None:
-        try:
-            async with self._redis.pipeline(transaction=True) as change:
-                for one in set(device.tokens) - set(kept):
-                    change.delete(_token(one))
-                for one in kept:
-                    change.set(_token(one), device.name)
-                change.hset(_device(device.name), mapping={"tokens": " ".join(kept), "mosquitto": mosquitto})
-                change.incr(_VERSION)
-                await change.execute()
-        except RedisError as error:
-            raise _away(error) from error
 
 
 def labelled(device: Device, *, add: Iterable[str], remove: Iterable[str]) -> frozenset[str]:
@@ -358,8 +361,20 @@ def _read(name: str, created: int, fields: Mapping[bytes, bytes], children: Iter
 
 def _said(device: Device) -> dict[str, str]:
     """Return what people say of a device, as it is kept."""
-    labels = " ".join(sorted(device.labels))
-    return {"is_gateway": str(int(device.is_gateway)), "gateway": device.gateway, "type": device.type, "labels": labels}
+    said = {"is_gateway": str(int(device.is_gateway)), "gateway": device.gateway, "type": device.type}
+    return said | _labels(device.labels)
+
+
+def _labels(labels: Iterable[str]) -> dict[str, str]:
+    return {"labels": " ".join(sorted(labels))}
+
+
+def _tokens(hashes: Sequence[str], mosquitto: str) -> dict[str, str]:
+    return {"tokens": " ".join(hashes), "mosquitto": mosquitto}
+
+
+def _tokens_of(device: Device) -> dict[str, str]:
+    return _tokens(device.tokens, device.mosquitto)
 
 
 def _device(name: str) -> str:

@@ -36,6 +36,9 @@ import msgspec
 
 from isotherm.limits import MAX_REJECT_RAW_BYTES
 
+MAX_DETAIL_CHARS = 2_000
+"""Of why something was refused: what an analytic or a decoder of the user's raises may say anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
@@ -106,7 +109,7 @@ class RejectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
             text, binary = None, base64.b64encode(kept).decode("ascii")
         return cls(
             reason=first.reason,
-            detail=first.detail,
+            detail=first.detail[:MAX_DETAIL_CHARS],
             protocol=protocol,
             peer=peer,
             received_at=received_at,
@@ -117,6 +120,11 @@ class RejectRecord(msgspec.Struct, frozen=True, omit_defaults=True):
             raw=text,
             raw_base64=binary,
         )
+
+    @property
+    def is_strangers(self) -> bool:
+        """Whether its sender did not show for whom it may speak, or spoke for another."""
+        return self.device is None or self.reason == "identity"
 
     @property
     def original(self) -> bytes:

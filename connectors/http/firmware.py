@@ -11,6 +11,9 @@ from isotherm.firmware import Firmware
 PIECE_BYTES = 64 * 1024
 """How much is read from the store at once."""
 
+_MAX_DIGITS = 20
+"""Of a place in an image: what is longer lies beyond its end, and more digits than so Python may refuse to read."""
+
 
 async def serve(request: web.Request, firmware: Firmware) -> web.StreamResponse:
     """Answer with an image, or a range of it, to a peer that may have it."""
@@ -56,6 +59,7 @@ def _part(request: web.Request, size: int) -> tuple[int, int] | None:
     first, dash, last = ranges.partition(",")[0].strip().partition("-")
     if unit.strip().lower() != "bytes" or not dash or not (first + last).isascii() or not (first + last).isdigit():
         return None
+    first, last = first[:_MAX_DIGITS], last[:_MAX_DIGITS]
     if not first:
         begin, end = max(0, size - int(last)), size
     else:

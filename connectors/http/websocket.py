@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
@@ -83,14 +84,13 @@ class WebSockets:
             identity = None  # the first message may say who it is
         except Unavailable as away:
             raise web.HTTPServiceUnavailable(text=str(away), headers={"Retry-After": "5"}) from away
-        peer = peer_of(request.transport)
         # Pings are ours: aiohttp's would cut off a peer that is not read because Kafka is away. So is the end: what is not
         # acknowledged yet can be, after the peer has said goodbye. So is UTF-8: what is refused is kept.
         ws = web.WebSocketResponse(
             autoping=False, autoclose=False, decode_text=False, max_msg_size=MAX_PACK_BYTES + 1, timeout=CLOSE_SECONDS
         )
         await ws.prepare(request)
-        socket = _Socket(self._site, peer, identify, ws, identity)
+        socket = _Socket(self._site, request, identify, ws, identity)
         self._open.add(socket)
         _sockets.set(len(self._open))
         try:
@@ -122,10 +122,11 @@ class _Socket:
     """
 
     def __init__(
-        self, site: Site, peer: str, identify: Identify, ws: web.WebSocketResponse, identity: Identity | None
+        self, site: Site, request: web.Request, identify: Identify, ws: web.WebSocketResponse, identity: Identity | None
     ) -> None:
         self._site = site
-        self._peer = peer
+        self._request = request
+        self._peer = peer_of(request.transport)
         self._identify = identify
         self._ws = ws
         self._identity = identity
@@ -201,9 +202,15 @@ class _Socket:
                     continue
                 await self._take(self._site.catalogue.decoders[form](data, now_us()), self._identity, form)
 
+    def _until_asked_again(self) -> float:
+        """Return in how many seconds the peer has shown who it is so long ago that its token may have been revoked since."""
+        if self._identity is None or self._site.doorkeeper.is_open:
+            return math.inf
+        return self._identified_at + RECHECK_SECONDS - _now()
+
     async def _ask_again(self) -> None:
-        """Find out anew who the peer is when it showed that long ago: its token may have been revoked since."""
-        if self._identity is None or self._site.doorkeeper.is_open or _now() - self._identified_at < RECHECK_SECONDS:
+        """Find out anew who the peer is, if it is time to."""
+        if self._until_asked_again() > 0:
             return
         self._identified_at = _now()
         with contextlib.suppress(Unavailable):  # as long as nobody can be asked, who was known still is
@@ -237,22 +244,28 @@ class _Socket:
     async def _receive(self) -> tuple[WSMsgType, Any]:
         """Return the next message that is no ping; CLOSED for a peer without life, or who does not say who it is in time."""
         is_pinged = False
+        heard_at = _now()
         while True:
-            patience = PING_SECONDS / 2 if is_pinged else PING_SECONDS
+            silent_by = heard_at + PING_SECONDS * (1.5 if is_pinged else 1)
             if self._identity is None:
-                patience = max(self._hello_by - _now(), 0.001)
+                silent_by = self._hello_by
+            patience = min(silent_by - _now(), self._until_asked_again())
             try:
-                message = await self._ws.receive(timeout=patience)
-                is_pinged = False
+                message = await self._ws.receive(timeout=max(patience, 0.001))
+                is_pinged, heard_at = False, _now()
                 if message.type is WSMsgType.PING:
                     await self._ws.pong(message.data)
                 elif message.type is not WSMsgType.PONG:
                     return message.type, message.data
             except TimeoutError:
+                await self._ask_again()  # it may only wait for commands, and say nothing for long
                 if self._identity is None:
                     self._code = WSCloseCode.POLICY_VIOLATION
                     await self._say(error("auth", NO_HELLO))
-                if self._identity is None or is_pinged:
+                    return WSMsgType.CLOSED, None
+                if _now() < silent_by:
+                    continue
+                if is_pinged:
                     return WSMsgType.CLOSED, None
                 await self._ws.ping()
                 is_pinged = True
@@ -323,6 +336,9 @@ class _Socket:
                 async with asyncio.timeout(AWAY_SECONDS if self._answers or self._is_taking else None):
                     await self._changed.wait()
             except TimeoutError:
+                if self._request.transport is None or self._request.transport.is_closing():
+                    self.finish()  # the peer has left: what it was not told of it sends again
+                    return
                 await self._tell_away()
 
     async def _tell_away(self) -> None:

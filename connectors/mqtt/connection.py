@@ -77,6 +77,36 @@ class Publish(NamedTuple):
     properties: Mapping[str, Any]
 
 
+class _Gate:
+    """Lets a transport be read while nobody holds it back: neither we nor asyncio's StreamReader, on which gmqtt stands, and
+    which reads on when its own buffer is empty, whoever has paused the transport."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._is_held = self._is_buffered = False
+
+    def pause_reading(self) -> None:
+        """The StreamReader has enough."""
+        self._is_buffered = True
+        self._turn()
+
+    def resume_reading(self) -> None:
+        """The StreamReader can take more."""
+        self._is_buffered = False
+        self._turn()
+
+    def hold(self, is_held: bool) -> None:
+        """Hold it back, or no longer."""
+        self._is_held = is_held
+        self._turn()
+
+    def _turn(self) -> None:
+        if self._is_held or self._is_buffered:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+
 class Connection:
     """One connection.
 
@@ -112,6 +142,7 @@ class Connection:
         self._port = int(port)
         self._subscribed: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
         self._is_paused = False
+        self._gate: _Gate | None = None
         options = {"receive_maximum": RECEIVE_MAXIMUM, "session_expiry_interval": SESSION_SECONDS}
         options["maximum_packet_size"] = MAX_PACKET_BYTES
         self._client = gmqtt.Client(client_id(settings), clean_session=False, logger=_quiet, **(options if is_5 else {}))
@@ -207,16 +238,16 @@ class Connection:
 
     def pause(self) -> None:
         """Read no more for now; the broker keeps what does not fit, as TCP tells it to."""
-        if not self._is_paused and not self.lost.is_set():
+        if not self._is_paused and self._gate is not None and not self.lost.is_set():
             self._is_paused = True
-            self._protocol._transport.pause_reading()
+            self._gate.hold(True)
             self._excuse()
 
     def resume(self) -> None:
         """Read again."""
-        if self._is_paused and not self.lost.is_set():
+        if self._is_paused and self._gate is not None and not self.lost.is_set():
             self._is_paused = False
-            self._protocol._transport.resume_reading()
+            self._gate.hold(False)
 
     @property
     def _protocol(self) -> Any:
@@ -239,6 +270,8 @@ class Connection:
 
     def _on_connect(self, client: gmqtt.Client, flags: int, code: int, properties: Any) -> None:
         self.has_session = bool(flags & 1)
+        reader = self._protocol._hard_reader
+        reader._transport = self._gate = _Gate(reader._transport)
         self._begin(self)
 
     def _on_subscribe(self, client: gmqtt.Client, packet_id: int, granted: Sequence[int], properties: Any) -> None:

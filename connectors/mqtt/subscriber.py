@@ -48,7 +48,7 @@ MAX_WAITING_BYTES = 16 * 1024 * 1024
 """Payloads that wait to be taken in; with more, the broker is not read."""
 
 MAX_WAITING = 2 * RECEIVE_MAXIMUM
-"""Messages that wait to be taken in; those with QoS 0 know no receive maximum."""
+"""Messages that wait to be taken in, and replies that wait to be kept; those with QoS 0 know no receive maximum."""
 
 RECONNECT_SECONDS = (0.2, 30.0)
 """The first and the longest pause before connecting again; each is twice the one before, less some chance."""
@@ -222,7 +222,8 @@ class Subscriber:
         """Read only as much as can be taken in."""
         if self._connection is None:
             return
-        if self._is_stopping or self._waiting_bytes > MAX_WAITING_BYTES or len(self._waiting) > MAX_WAITING:
+        waiting = len(self._waiting) + len(self._replying)
+        if self._is_stopping or self._waiting_bytes > MAX_WAITING_BYTES or waiting > MAX_WAITING:
             self._connection.pause()
         else:
             self._connection.resume()
@@ -315,9 +316,16 @@ class Subscriber:
         receipt.expect()
         replying = asyncio.create_task(self._reply(device, publish, message), name=f"mqtt-reply-{device}")
         self._replying.add(replying)
-        replying.add_done_callback(self._replying.discard)
-        replying.add_done_callback(lambda _: receipt.settle())
+
+        def kept(_: object) -> None:
+            self._replying.discard(replying)
+            self._waiting_bytes -= len(publish.payload)
+            self._hold_back()
+            receipt.settle()
+
+        replying.add_done_callback(kept)
         self._owe(receipt, [message])
+        self._waiting_bytes += len(publish.payload)  # it still waits, though nothing behind it does
 
     async def _reply(self, device: str, publish: Publish, message: _Message) -> None:
         doorkeeper, dispatcher = self._site.doorkeeper, self._site.dispatcher

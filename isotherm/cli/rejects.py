@@ -13,7 +13,7 @@ from isotherm.cli.sources.rejects import rejects
 from isotherm.clock import now_us
 from isotherm.errors import IsothermError
 from isotherm.reject_log import Filter, Kept
-from isotherm.rejects import hex_dump
+from isotherm.rejects import RejectRecord, hex_dump
 from isotherm.settings import Settings
 
 MAX_DETAIL_CHARS = 60
@@ -126,17 +126,23 @@ def replay(
     ] = None,
     as_device: Annotated[str | None, typer.Option(help="Device of those that name none.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Also those that were replayed before.")] = False,
+    strangers: Annotated[
+        bool,
+        typer.Option("--strangers", help="Also those whose sender did not show for whom it may speak: look at them first."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which ones.")] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Take rejects in once more: after a device was registered, or through a corrected decoder.
 
-    What is refused again becomes a new reject. A reject that was replayed is marked, and passed over the next time.
+    What is refused again becomes a new reject. A reject that was replayed is marked, and passed over the next time. Where
+    devices need tokens, what came without one is passed over, unless it is named by its id or --as-device says whose it is.
     """
     settings = Settings.load(data_dir=data_dir)
     chosen = filter_of(reason, device, protocol, last)
-    figures = asked(settings, _replay(settings, chosen, set(id or ()), form, decoder, as_device, again, dry_run))
+    strangers = strangers or settings.auth == "open"
+    figures = asked(settings, _replay(settings, chosen, set(id or ()), form, decoder, as_device, again, strangers, dry_run))
     if as_json:
         print_json(figures)
         return
@@ -144,6 +150,11 @@ def replay(
         f"{figures['rejects']} rejects: {figures['accepted']} readings accepted, {figures['rejected']} refused again"
         + (f", {figures['cut']} passed over because not all of their bytes were kept" if figures["cut"] else "")
         + (f", {figures['stored']} passed over because only an analytic failed on them" if figures["stored"] else "")
+        + (
+            f", {figures['strangers']} passed over because their sender did not show for whom it may speak (--strangers)"
+            if figures["strangers"]
+            else ""
+        )
         + (
             f", {figures['replayed_before']} passed over because they were replayed before (--again)"
             if figures["replayed_before"]
@@ -165,6 +176,7 @@ async def _replay(
     decoder: str | None,
     device: str | None,
     again: bool,
+    strangers: bool,
     dry_run: bool,
 ) -> dict[str, Any]:
     from rich.progress import track
@@ -177,12 +189,15 @@ async def _replay(
         if missing := ids - {kept.id for kept in found}:
             raise IsothermError(f"there is no reject {min(missing)!r}; see: isotherm rejects list")
         left = [kept for kept in found if again or not kept.is_replayed]
-        wanting = [await source.whole(kept) for kept in left if kept.record.reason != "analytic"]
+        ours = [kept for kept in left if kept.record.reason != "analytic"]
+        known = [kept for kept in ours if strangers or ids or not _is_strangers(kept.record, device)]
+        wanting = [await source.whole(kept) for kept in known]
         whole = [kept for kept in wanting if kept.record.is_whole]
         figures: dict[str, Any] = {
             "rejects": len(whole),
             "cut": len(wanting) - len(whole),
-            "stored": len(left) - len(wanting),
+            "stored": len(left) - len(ours),
+            "strangers": len(ours) - len(known),
             "replayed_before": len(found) - len(left),
         }
         figures |= {"accepted": 0, "rejected": 0}
@@ -196,6 +211,11 @@ async def _replay(
                     for error in outcome.errors:
                         errors[error] = errors.get(error, 0) + 1
     return figures | {"errors": [f"{count} × {error}" for error, count in errors.items()]}
+
+
+def _is_strangers(record: RejectRecord, device: str | None) -> bool:
+    """Tell whether nobody says for whom a reject may speak; ``device`` is whose it is said to be."""
+    return record.is_strangers and (device is None or record.reason == "identity")
 
 
 def _short(text: str) -> str:

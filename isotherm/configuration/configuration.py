@@ -51,7 +51,7 @@ FIRMWARE = "firmware"
 DEADLINE = 1 * DAY
 """What a device is told to be the deadline; the platform has none: what is desired stays so."""
 
-_ID = re.compile(r"configuration-([0-9]{1,9})")
+_ID = re.compile(r"configuration-([0-9]{1,15})")
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):

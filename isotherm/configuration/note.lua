@@ -13,6 +13,7 @@
 local device, version, now, what = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local current, state = tonumber(get(device, 'version')) or 0, get(device, 'state')
 local is_open = state == 'pending' or state == 'sent'
+local MOST = 1000000000 -- of versions that a device may say it was given by a store that has forgotten them
 
 local function report()
   local key = reported_key(device)
@@ -34,7 +35,9 @@ local function has_all()
     local reported = call('HGET', reported_key(device), flat[at])
     if not reported then return false end
     if reported ~= flat[at + 1] then
-      local wanted, found = cjson.decode(flat[at + 1]), cjson.decode(reported)
+      local wanted = cjson.decode(flat[at + 1])
+      local is_read, found = pcall(cjson.decode, reported) -- a device may nest deeper than cjson reads
+      if not is_read then return false end
       local is_version = type(wanted) == 'table' and wanted.version ~= nil and wanted.version == found
       if not is_version and not is_same(wanted, found) then return false end
     end
@@ -44,10 +47,10 @@ end
 
 local function settle()
   if current == 0 then return end
-  if version > current then -- the store has forgotten versions that the device was given
+  if version > current and version < MOST then -- the store has forgotten versions that the device was given
     call('HSET', device_key(device), 'version', version + 1)
     push(device, now)
-  elseif version < current then -- the device has forgotten, or what it says is old
+  elseif version ~= current then -- the device has forgotten, or what it says is old, or cannot be
     if not is_open then push(device, now) end
   else
     call('ZREM', DUE, device)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,7 +19,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import RedisClusterException, RedisError
 
+from isotherm.clock import now_us
 from isotherm.errors import SettingsError, Unavailable
+from isotherm.limits import SECOND
 from isotherm.settings import Settings
 from isotherm.store.cluster import NO_CLUSTER, Cluster
 from isotherm.store.layout import PARTITIONS_KEY
@@ -27,6 +30,10 @@ TIMEOUT_SECONDS = 5.0
 
 MAX_CONNECTIONS = 200
 """Of one process to one server; whoever listens to a channel has one for as long."""
+
+MAX_CLOCKS_APART = 10 * SECOND
+"""How far a process's clock may be from the store's: less than a connector has for a command (15 s), an analytic may lag
+before silence counts anew (30 s), and chunks await their writers (1 min)."""
 
 KEEPS = "noeviction"
 """The maxmemory-policy under which a full server refuses writes; under all others it deletes keys."""
@@ -139,8 +146,8 @@ async def connected(settings: Settings) -> AsyncIterator[Client]:
 
     Raises:
         Unavailable: the server does not answer.
-        SettingsError: it is too old, evicts keys, or is a cluster or none where the other was said; or the data there was
-            stored with another number of partitions.
+        SettingsError: it is too old, evicts keys, has another time than this machine, or is a cluster or none where the
+            other was said; or the data there was stored with another number of partitions.
     """
     client = connect(settings)
     where = f"the store at {without_secrets(settings.redis)}"
@@ -204,7 +211,8 @@ async def _check_servers(redis: Any, where: str) -> None:
     """Refuse servers that would lose what they are given.
 
     Raises:
-        SettingsError: a server is too old, evicts keys, or is a node of a cluster that was taken for a single one.
+        SettingsError: a server is too old, evicts keys, has another time, or is a node of a cluster that was taken for a
+            single one.
         RedisError: it does not answer.
     """
     if not isinstance(redis, Cluster):
@@ -217,10 +225,36 @@ async def _check_servers(redis: Any, where: str) -> None:
                 f"ISOTHERM_REDIS=redis://{','.join(nodes) or 'HOST:PORT,HOST:PORT'}"
             )
         check_server(info, where)
+        await _check_clock(redis.time, where)
         return
     await redis.initialize()
     for node in redis.get_primaries():
-        check_server(await redis.info(target_nodes=node), f"{where}, node {node.name},")
+        what = f"{where}, node {node.name},"
+        check_server(await redis.info(target_nodes=node), what)
+        await _check_clock(partial(redis.time, target_nodes=node), what)
+
+
+async def _check_clock(ask: Callable[[], Awaitable[tuple[int, int]]], where: str) -> None:
+    """Refuse to work by another clock than the store's.
+
+    Args:
+        ask: Asks a server for its time, s and µs.
+        where: The server.
+
+    Raises:
+        SettingsError: they are too far apart.
+        RedisError: it does not answer.
+    """
+    before = now_us()
+    seconds, micros = await ask()
+    store, after = seconds * SECOND + micros, now_us()
+    ahead = min(0, after - store) + max(0, before - store)
+    if abs(ahead) > MAX_CLOCKS_APART:
+        which = "ahead of" if ahead > 0 else "behind"
+        raise SettingsError(
+            f"the clock of this machine is {abs(ahead) / SECOND:.0f} s {which} that of {where}: readings would be kept too "
+            "short, and silence and commands misjudged. Have both set by NTP, such as with `timedatectl set-ntp true`"
+        )
 
 
 def check_server(info: Mapping[str, Any], where: str) -> None:

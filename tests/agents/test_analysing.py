@@ -300,6 +300,18 @@ def test_what_was_committed_and_not_delivered_is_delivered_by_whoever_goes_on(se
     lived(server, scenario)
 
 
+def test_what_is_delivered_again_is_counted_once(server: Valkey) -> None:
+    async def scenario(redis: Client) -> None:
+        log = Log(Fate())
+        records = records_of([pack_of(("a", 1, 3.0), ("b", 1, 5.0))])
+        for _ in range(3):
+            await process(redis, log).work(records, 1)
+        assert len(log.of(READINGS.name)) > 1, "whoever goes on delivers the last outbox again"
+        assert sum(one.readings for one in log.of(READINGS.name)) == len(log.readings())
+
+    lived(server, scenario)
+
+
 def test_an_analytic_that_was_never_there_begins_at_the_end_of_the_log(server: Valkey) -> None:
     async def scenario(redis: Client) -> None:
         async def end() -> int:

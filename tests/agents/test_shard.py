@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from agents import shard as module
+from agents import storing
 from agents.shard import LogRecord, Shard
 from agents.storing import Storing
+from isotherm.clock import now_us
 from isotherm.errors import LogConflict, Unavailable
+from isotherm.limits import HOUR, MAX_PACK_READINGS
 from isotherm.pack import MalformedPack, Pack
-from isotherm.store.windows import Window
-from isotherm.store.writer import Batch, Conflict, Progress
+from isotherm.store.windows import Sieve, Window
+from isotherm.store.writer import Batch, Conflict, Progress, _encode
 
 
 class MemoryStore:
@@ -25,6 +28,7 @@ class MemoryStore:
         self.asked: list[list[str]] = []
         self.duplicates = 0
         self.values: list[float] = []
+        self.ends: list[int] = []
         self.failures: list[bool] = []
         """For each coming commit that fails: whether it was applied all the same."""
 
@@ -48,6 +52,7 @@ class MemoryStore:
         if applied:
             self.values += batch.value.tolist()
             self.at, self.mark = next_offset, mark
+            self.ends.append(next_offset)
             self.held |= batch.windows
             self.duplicates += sum(batch.duplicates.values())
         if fails:
@@ -117,6 +122,41 @@ async def test_records_that_come_again_are_acknowledged_and_not_applied_again() 
     assert await shard.apply(log.records(0, 1, 2, 3)) == 2
     assert store.values == [2, 3]
     assert log.acknowledged == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("applied", [True, False])
+async def test_records_of_many_readings_are_applied_in_several_commits(
+    applied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing, "MAX_COMMIT_READINGS", 2)
+    store, log = MemoryStore(), MemoryLog()
+    records = [log.record(n, b"junk" if n == 4 else pack_of([n], numbered=True).to_ipc()) for n in range(5)]
+    store.failures = [applied]
+    assert await shard_of(store, log).apply(records) == (2 if applied else 4)  # those of whose commit it was told
+    assert store.values == [0, 1, 2, 3]
+    assert store.ends == [2, 4, 5]
+    assert store.at == 5
+    assert log.acknowledged == [0, 1, 2, 3, 4]
+
+
+def test_no_commit_has_more_arguments_than_redis_takes() -> None:
+    """Readings that are older than points are kept, each of a series of its own, with a number and a unit."""
+    count = storing.MAX_COMMIT_READINGS + MAX_PACK_READINGS
+    names = [f"a/{n}" for n in range(count)]
+    numbers = np.arange(count)
+    old = np.full(count, now_us() - 5 * HOUR)
+    pack = Pack(
+        names,
+        numbers.astype(np.int32),
+        old,
+        numbers.astype(np.float64),
+        "tcp/1",
+        0,
+        dict.fromkeys(names, "Cel"),
+        numbers.astype(np.uint64),
+    )
+    keys, arguments = _encode(0, storing.sifted([pack], Sieve({})))
+    assert 15 * count < len(keys) + len(arguments) < 2**20 - 100
 
 
 @pytest.mark.parametrize("applied", [True, False])

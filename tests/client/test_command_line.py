@@ -61,6 +61,7 @@ def rejected(settings: Settings) -> dict[str, str]:
 
     async def fill() -> dict[str, str]:
         made = {"good": reject(GOOD, 1), "text": reject(b"junk", 2), "binary": reject(BINARY, 3), "last": reject(b"x", 4)}
+        made["foreign"] = reject(b'{"n":"room-1/t","v":666}', 5, reason="identity")
         async with AsyncExitStack() as ending:
             producer = Producer(settings, "a-test")
             await producer.start()
@@ -228,12 +229,22 @@ def test_a_reject_is_taken_in_after_all(rejected: dict[str, str], beside: Comman
         "rejects": 1,
         "cut": 0,
         "stored": 0,
+        "strangers": 0,
         "replayed_before": 0,
         "accepted": 1,
         "rejected": 0,
         "errors": [],
     }
     assert json.loads(beside(*replay).out)["replayed_before"] == 1
+
+
+def test_a_reject_that_spoke_for_another_device_is_passed_over_unless_it_is_meant(
+    rejected: dict[str, str], beside: Command
+) -> None:
+    for meant, strangers in (("--reason=identity", 1), ("--strangers", 0), (rejected["foreign"], 0)):
+        found = beside("rejects", "replay", "--reason", "identity", meant, "--dry-run", "--json")
+        figures = json.loads(found.out)
+        assert (figures["rejects"], figures["strangers"]) == (1 - strangers, strangers)
 
 
 @pytest.mark.parametrize(

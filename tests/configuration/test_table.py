@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import sys
 from typing import Any
 
 import msgspec
 import pytest
 
 from isotherm.configuration import Configurations, table
-from isotherm.configuration.configuration import MAX_BYTES, MAX_KEYS, described
+from isotherm.configuration.configuration import MAX_BYTES, MAX_KEYS, described, version_in
 from isotherm.errors import BadField, InvalidReading
 from isotherm.limits import SECOND
 from isotherm.store.client import Client
@@ -84,6 +85,31 @@ async def test_a_store_that_was_restored_catches_up(kept: Configurations) -> Non
     await kept.change("room-1", {"interval": 5}, "eve")
     assert await kept.report("room-1", 7, b'{"interval":9}') == "pending"
     assert await given(kept) == {"version": 8, "values": {"interval": 5}}
+
+
+async def test_a_report_may_be_nested_as_deep_as_can_be_read(kept: Configurations) -> None:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)  # Python 3.12 and later read as much without
+    try:
+        await kept.change("room-1", {"interval": 5}, "eve")
+        assert await kept.report("room-1", 1, b'{"interval":' + b"[" * 1_500 + b"]" * 1_500 + b"}") == "drifted"
+    finally:
+        sys.setrecursionlimit(before)
+
+
+@pytest.mark.parametrize("version", [999_999_998, 999_999_999])
+async def test_a_device_that_reports_a_version_beyond_all_is_told_what_is_desired_all_the_same(
+    kept: Configurations, version: int
+) -> None:
+    await kept.change("room-1", {"interval": 5}, "eve")
+    await kept.report("room-1", version, b'{"interval":9}')
+    for interval in (6, 7):
+        await kept.change("room-1", {"interval": interval}, "eve")
+        command = await kept.claim("room-1", "tcp/1", is_new=True)
+        assert command is not None
+        answered = version_in(command.id)
+        assert answered == (await kept.get("room-1")).version
+        assert await kept.report("room-1", answered, b'{"interval":%d}' % interval) == "applied"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from connectors import tcp
+from connectors.identity import Identity
 from tests.connectors.test_tcp import Peer
 from tests.contracts.commands import CommandContract, Conversation, Device
 from tests.support.intake import Bench
@@ -54,6 +55,31 @@ class TestTcp(CommandContract):
             assert (refused["error"]["reason"], refused["error"]["count"]) == ("command", 0)
             await device.say({"n": "t", "v": 1})
             assert await device.hear() == {"ack": 1}
+
+    async def test_a_flood_of_replies_waits_unread(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        may_go, begun = asyncio.Event(), 0
+
+        async def reply(_: Identity, data: bytes) -> str:
+            nonlocal begun
+            begun += 1
+            await may_go.wait()
+            return "x"
+
+        monkeypatch.setattr(bench.dispatcher, "reply", reply)
+        async with tcp.listening(bench.site) as where:
+            peer = Peer(*await asyncio.open_connection("127.0.0.1", int(re.findall(r":(\d+)", where)[0])))
+            await say(peer, {"hello": {"device": "lamp", "ack": True, "commands": True}})
+            line, count = b'{"reply":{"id":"x","result":"%s"}}\n' % (b"x" * 10_000), 0
+            with pytest.raises(TimeoutError):  # the socket's buffers fill up: the device is told by not being read
+                async with asyncio.timeout(1):
+                    while True:
+                        count += 50
+                        await peer.say(line * 50)
+            assert 0 < begun <= tcp.MAX_REPLYING
+            may_go.set()
+            for _ in range(count):
+                assert await peer.hear() == {"replied": "x"}
+            peer.writer.close()
 
 
 async def say(peer: Peer, what: object) -> None:

@@ -1,6 +1,7 @@
 """Intake, against a Kafka that is switched off and on again: what is checked, sharded, kept in order and bounded."""
 
 import asyncio
+import pickle
 
 import msgspec
 import numpy as np
@@ -39,6 +40,16 @@ async def test_a_changed_unit_is_told() -> None:
             await receipt.durable()
     told = [pack.units["a/t"] for pack in bench.producer.packs[partition_of("a", 8)] if pack.units]
     assert told == ["Cel", "K", "Cel"]
+
+
+async def test_of_a_long_unit_is_kept_what_is_told_of_it() -> None:
+    bench = Bench()
+    async with bench.intake.running():
+        for unit in (b"u" * 50_000, b"u" * 50_001):
+            await (await bench.send(b'{"n":"a/t","u":"%b","v":1}' % unit)).durable()
+    told = [pack.units["a/t"] for pack in bench.producer.packs[partition_of("a", 8)] if pack.units]
+    assert told == ["u" * series_table.MAX_UNIT_CHARS]
+    assert len(pickle.dumps(bench.intake._units)) < 1_000
 
 
 async def test_bad_readings_are_refused_and_good_ones_beside_them_are_kept() -> None:
@@ -307,3 +318,15 @@ async def test_a_device_has_only_so_many_metrics(monkeypatch: pytest.MonkeyPatch
         again = await bench.send(b'{"n":"a/m0","v":2}\n{"n":"b/m0","v":2}')
     assert (receipt.accepted, [one.reason for one in receipt.refusals]) == (3, ["too_many"] * 3)
     assert again.accepted == 2
+
+
+async def test_who_may_not_speak_for_a_device_uses_up_none_of_its_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(series_table, "MAX_DEVICE_METRICS", 3)
+    bench = Bench()
+    async with bench.intake.running():
+        for number in range(5):
+            await bench.send(b'{"n":"a/m%d","u":"Cel","v":1}' % number, identity=only("mallory"))
+        receipt = await bench.send(b'{"n":"t","v":1}', identity=only("a"))
+    assert (receipt.accepted, receipt.rejected) == (1, 0)
+    assert bench.account.rejected == {"identity": 5}
+    assert len(bench.intake._series) == 1

@@ -18,6 +18,7 @@ import pytest
 from connectors import intake, mqtt
 from connectors.decoders import Decoders, Hook
 from connectors.formats.decoded import Decoded
+from connectors.identity import Identity
 from connectors.mqtt import connection, subscriber
 from connectors.mqtt.names import client_id
 from connectors.mqtt.topics import OWN
@@ -47,6 +48,56 @@ async def listening(broker: ScriptedBroker, bench: Bench | None = None, **settin
     bench = bench or Bench(mqtt=f"127.0.0.1:{broker.port}", **settings)
     async with asyncio.timeout(30), bench.intake.running(), mqtt.listening(bench.site):
         yield bench
+
+
+@pytest.mark.parametrize("size", [4_000, 60_000])
+async def test_a_flood_of_replies_waits_at_the_broker(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriber, "MAX_WAITING", 20)
+    monkeypatch.setattr(subscriber, "MAX_WAITING_BYTES", 100_000)
+    may_go, begun = asyncio.Event(), 0
+
+    async def reply(_: Identity, data: bytes) -> str:
+        nonlocal begun
+        begun += 1
+        await may_go.wait()
+        return "x"
+
+    async with scripted() as broker, listening(broker) as bench:
+        monkeypatch.setattr(bench.dispatcher, "reply", reply)
+        peer = await broker.peer()
+        with pytest.raises(TimeoutError):  # the broker is told by not being read
+            async with asyncio.timeout(1):
+                while begun * size < 10_000_000:
+                    peer.writer.write(peer.packet("devices/room-1/replies", bytes(size), None) * (600_000 // size))
+                    await peer.writer.drain()
+                    await asyncio.sleep(0)
+        assert 0 < begun * size < 1_000_000
+        may_go.set()
+        peer.publish(ROOM, reading(1), 7)
+        await peer.until(lambda: peer.acknowledged == [(7, 0)])
+
+
+async def test_while_kafka_is_away_only_so_much_is_read_of_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes at once is more than asyncio's StreamReader holds, which then pauses and resumes by itself."""
+    monkeypatch.setattr(subscriber, "MAX_WAITING_BYTES", 100_000)
+    monkeypatch.setattr(intake, "MAX_IN_FLIGHT", 1)
+    async with scripted() as broker:
+        bench = Bench(mqtt=f"127.0.0.1:{broker.port}")
+        bench.producer.on.clear()
+        waiting = subscriber.Subscriber(bench.site)
+        async with asyncio.timeout(30), bench.intake.running(), waiting.running():
+            peer = await broker.peer()
+            with pytest.raises(TimeoutError):  # the broker is told by not being read
+                async with asyncio.timeout(2):
+                    while waiting._waiting_bytes < 10_000_000:
+                        peer.writer.write(peer.packet(ROOM, reading(1).ljust(60_000), None) * 10)
+                        await peer.writer.drain()
+                        await asyncio.sleep(0)
+            assert 0 < waiting._waiting_bytes < 1_000_000
+            bench.producer.on.set()
+            peer.publish(ROOM, reading(2), 7)
+            await peer.until(lambda: peer.acknowledged == [(7, 0)])
+    assert bench.producer.values_of("room-1/t")[-1] == 2
 
 
 async def test_puback_is_sent_when_kafka_has_the_reading_and_not_before() -> None:

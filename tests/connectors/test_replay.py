@@ -105,6 +105,20 @@ async def test_a_reject_can_be_read_as_another_format(tmp_path: Path) -> None:
     assert bench.producer.values_of("d/temperature") == [21.5]
 
 
+@pytest.mark.parametrize(("auth", "accepted"), [("token", 2), ("open", 3)])
+async def test_what_was_refused_of_a_device_speaks_for_it_and_its_children_alone(auth: str, accepted: int) -> None:
+    bench = Bench(auth=auth)
+    bench.registry.add("gw", "child")
+    payload = b'[{"n":"t","v":1},{"n":"child/t","v":2},{"n":"victim/t","v":666}]'
+    record = RejectRecord("malformed", "", "http", "peer", now_us(), len(payload), device="gw", raw=payload.decode() + "]")
+    async with bench.intake.running():
+        doorkeeper = bench.site.doorkeeper if auth == "token" else None
+        replayer = Replayer(bench.intake, Catalogue.of([], ""), [0], doorkeeper)
+        outcome = await replayer.replay(record, correct=lambda raw: raw[:-1])
+    assert (outcome.accepted, outcome.rejected) == (accepted, 3 - accepted)
+    assert bench.producer.values_of("victim/t") == [666.0] * (accepted - 2)
+
+
 async def test_a_format_that_is_not_there_any_more_is_an_error(tmp_path: Path) -> None:
     bench, formats = Bench(), catalogue(tmp_path)
     async with bench.intake.running():

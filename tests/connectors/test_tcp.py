@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from connectors import identity, intake, tcp
+from connectors import identity, intake, metrics, tcp
 from isotherm.clock import now_us
 from tests.support.certificates import Authority
-from tests.support.intake import Bench
+from tests.support.intake import Bench, eventually
 
 HELLO = b'{"hello":{"ack":true}}\n'
 
@@ -48,6 +48,16 @@ class Listener(Bench):
 
     async def peer(self) -> Peer:
         return Peer(*await asyncio.open_connection("127.0.0.1", self.port))
+
+
+def reset(peer: Peer) -> None:
+    linger = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")
+    peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    peer.writer.transport.abort()
+
+
+def open_connections() -> int:
+    return int(metrics.connections.labels("tcp")._value.get())
 
 
 @asynccontextmanager
@@ -146,9 +156,7 @@ async def test_a_reset_in_the_middle_of_a_line_disturbs_nobody() -> None:
         other, peer = await listener.peer(), await listener.peer()
         await other.say(HELLO)
         await peer.say(b'{"n":"a/t","v":1}\n{"n":"a/t",')
-        linger = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")
-        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        peer.writer.transport.abort()
+        reset(peer)
         await other.say(b'{"n":"b/t","v":1}\n')
         assert await other.hear() == {"ack": 1}
 
@@ -441,7 +449,57 @@ async def test_a_token_that_was_revoked_ends_an_open_connection(monkeypatch: pyt
         assert await peer.hear() is None
 
 
+async def test_what_was_read_before_a_token_was_revoked_names_nobody_elses_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(tcp, "RECHECK_SECONDS", 0.1)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(intake, "MAX_IN_FLIGHT", 1)
+    async with listening(auth="token") as listener:
+        listener.registry.add("a")
+        listener.producer.on.clear()
+        peer = await listener.peer()
+        await peer.say(b'{"hello":{"token":"s-a","ack":true}}\n{"n":"t","v":1}\n')
+        await listener.taken(1)
+        await peer.say(b'{"n":"b/t","v":666}\n')  # waits for room, decoded
+        await asyncio.sleep(0.05)
+        listener.registry.tokens.clear()
+        assert (await peer.hear())["error"]["reason"] == "auth"
+        listener.producer.on.set()
+        told = []
+        while (answer := await peer.hear()) is not None:
+            told += [answer["error"]["reason"]] if "error" in answer else []
+    assert listener.producer.values_of("a/t") == [1]
+    assert listener.producer.values_of("b/t") == []
+    assert told == ["identity"]
+
+
 # One peer and the others.
+
+
+async def test_connections_that_break_while_kafka_is_away_are_bounded_as_open_ones_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(tcp, "SWEEP_SECONDS", 0.05)
+    async with listening(max_connections_per_peer=3) as listener:
+        listener.producer.on.clear()
+        first = await listener.peer()
+        await first.say(HELLO + b'{"n":"a/t","v":0}\n')
+        await eventually(lambda: listener.intake.is_away)
+        for value in (1, 2):
+            gone = await listener.peer()
+            await gone.say(b'{"n":"a/t","v":%d}\n' % value)
+            await eventually(lambda value=value: len(listener.intake.room._waiting) == value)  # type: ignore[misc]
+            reset(gone)
+        await asyncio.sleep(0.3)  # until it is noticed, when they are told that Kafka is away
+        late = await listener.peer()
+        assert (await late.hear())["error"]["reason"] == "busy"
+        listener.producer.on.set()
+        await listener.delivered(3)
+        assert (await first.hear())["error"]["reason"] == "unavailable"
+        assert await first.hear() == {"ack": 1}
+        await eventually(lambda: open_connections() == 1)
+    assert listener.producer.values_of("a/t") == [0, 1, 2]
 
 
 @pytest.mark.parametrize("line", [b"t,device=a value=21.5", b"a.t 21.5 1790000000"])

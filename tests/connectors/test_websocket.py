@@ -33,10 +33,10 @@ import cbor2
 import pytest
 from aiohttp import ClientSession, WSMsgType
 
-from connectors import http, identity, intake
+from connectors import http, identity, intake, metrics
 from connectors.http import server, websocket
 from isotherm.limits import MAX_PACK_BYTES
-from tests.support.intake import Bench
+from tests.support.intake import Bench, eventually
 
 LINE = b'{"n":"a/t","v":1}'
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -886,3 +886,39 @@ async def test_a_token_that_was_revoked_ends_an_open_socket(monkeypatch: pytest.
         await peer.say(frame(TEXT, b'{"n":"t","v":3}'))
         assert (await peer.hear())["error"]["reason"] == "auth"
     assert listener.producer.values_of("a/t") == [1, 2]
+
+
+async def test_a_token_that_was_revoked_ends_a_socket_that_only_waits_for_commands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(identity, "KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(websocket, "RECHECK_SECONDS", 0.1)
+    async with listening(auth="token") as listener:
+        monkeypatch.setattr(listener.dispatcher, "_wake", lambda _: None)  # there is no store here
+        listener.registry.add("a")
+        peer = await listener.peer()
+        await peer.say(frame(TEXT, b'{"hello":{"token":"s-a","commands":true}}'))
+        await eventually(lambda: "a" in listener.dispatcher._outlets)
+        listener.registry.tokens.clear()
+        assert await peer.closed() == 1008
+        assert "a" not in listener.dispatcher._outlets
+
+
+async def test_a_peer_that_leaves_while_kafka_is_away_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(websocket, "AWAY_SECONDS", 0.05)
+    async with listening() as listener:
+        listener.producer.on.clear()
+        first = await listener.peer()
+        await first.say(frame(TEXT, LINE))
+        await eventually(lambda: listener.intake.is_away)
+        for _ in range(3):
+            peer = await listener.peer()
+            await peer.say(frame(TEXT, LINE))
+            assert (await peer.hear())["error"]["reason"] == "unavailable"
+            peer.writer.close()
+        await eventually(lambda: metrics.connections.labels("ws")._value.get() == 1, 20.0)
+        listener.producer.on.set()
+        assert (await first.hear())["error"]["reason"] == "unavailable"
+        assert await first.hear() == {"ack": 1}
+    assert listener.producer.values_of("a/t") == [1], "what was not acknowledged the device sends again"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -487,6 +489,37 @@ class StoreContract:
         assert await registry.by_token(third) is None
         assert not [key async for key in redis.scan_iter(match="*token*", count=100)]
 
+    async def test_tokens_that_are_made_at_the_same_time_are_all_known_of(self, redis: Client) -> None:
+        registry = Registry(redis)
+        await registry.add("a")
+        made = await asyncio.gather(*(registry.new_token("a") for _ in range(5)))
+        assert sum([await registry.by_token(token) is not None for token in made]) == 2
+        await registry.revoke_tokens("a")
+        assert [token for token in made if await registry.by_token(token)] == []
+        assert not [key async for key in redis.scan_iter(match="*token*", count=100)]
+
+    async def test_a_token_that_is_revoked_or_whose_device_is_removed_while_another_is_made_stays_so(
+        self, redis: Client
+    ) -> None:
+        registry = Registry(redis)
+        for end in (registry.revoke_tokens, registry.remove):
+            await registry.add("a")
+            leaked = await registry.new_token("a")
+            meanwhile = _Between(redis, lambda end=end: end("a"))  # type: ignore[misc]
+            with suppress(SettingsError):  # there is no such device any more
+                await Registry(meanwhile).new_token("a")
+            await registry.note(["a"])
+            assert await registry.by_token(leaked) is None
+        assert not [key async for key in redis.scan_iter(match="*token*", count=100)]
+
+    async def test_labels_that_are_given_at_the_same_time_are_all_there(self, redis: Client) -> None:
+        registry = Registry(redis)
+        await registry.add("a")
+        await asyncio.gather(*(registry.label("a", add=[f"label-{n}"]) for n in range(5)))
+        device = await registry.get("a")
+        assert device is not None
+        assert device.labels == {f"label-{n}" for n in range(5)}
+
     async def test_no_token_is_kept_as_it_is(self, redis: Client) -> None:
         registry = Registry(redis)
         await registry.add("a")
@@ -540,6 +573,24 @@ class StoreContract:
                 await call("nobody")
         with pytest.raises(SettingsError, match="is no device name"):
             await registry.add("no name")
+
+
+class _Between:
+    """A client beside which something happens once, between reading a device and changing it."""
+
+    def __init__(self, redis: Client, then: Callable[[], Awaitable[object]]) -> None:
+        self._redis = redis
+        self._then: Callable[[], Awaitable[object]] | None = then
+
+    async def hgetall(self, name: str) -> dict[bytes, bytes]:
+        found = await self._redis.hgetall(name)
+        if self._then is not None:
+            then, self._then = self._then, None
+            await then()
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._redis, name)
 
 
 def _attributes(*attributes: tuple[str, int, str]) -> Pack:

@@ -73,7 +73,8 @@ async def test_a_reject_is_listed_shown_and_taken_in_through_a_corrected_decoder
     options = ("--reason", "format", "--decoder", str(decoder), "--as-device", "csv-1")
     assert stack.json("rejects", "replay", *options, "--dry-run")["accepted"] == 0
     assert stack.json("rejects", "replay", *options) == {
-        "rejects": 1, "cut": 0, "stored": 0, "replayed_before": 0, "accepted": 2, "rejected": 0, "errors": [],
+        "rejects": 1, "cut": 0, "stored": 0, "strangers": 0, "replayed_before": 0,
+        "accepted": 2, "rejected": 0, "errors": [],
     }  # fmt: skip
     until_stored(stack, "csv-1", {"temperature": 21.5, "humidity": 47.0})
     [row] = [row for row in stack.json("devices") if row["device"] == "csv-1" and row["metric"] == "humidity"]
@@ -240,8 +241,9 @@ async def test_with_tokens_strangers_are_refused_and_devices_with_one_are_not(
         assert "4.01" in refused.stdout
         reasons = stack.json("ledger")["connectors"]["http"]["reasons"]
         assert reasons == {"auth": 1, "identity": 1}
-        figures = stack.json("rejects", "replay", "--reason", "auth", "--protocol", "http")
-        assert figures["accepted"] == 1
+        refused_then = ("rejects", "replay", "--reason", "auth", "--protocol", "http")
+        assert "1 passed over because their sender did not show for whom it may speak" in stack.run(*refused_then).stdout
+        assert stack.json(*refused_then, "--strangers")["accepted"] == 1
         until_stored(stack, "kitchen", {"t": 1.0})
 
         def mqtt_answer(topic: str, *shown: str) -> str:

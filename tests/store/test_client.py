@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from isotherm.clock import now_us
 from isotherm.errors import SettingsError, Unavailable
+from isotherm.limits import DAY, SECOND
 from isotherm.settings import Settings
 from isotherm.store import client
 from isotherm.store.cluster import Cluster
@@ -39,6 +41,26 @@ async def test_a_server_that_evicts_keys_is_refused_with_the_mend(server: Valkey
         await try_out(server.url)
     server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
     await try_out(server.url)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "refused"),
+    [
+        (400 * DAY, "is 34560000 s ahead of that"),
+        (-60 * SECOND, "is 60 s behind that"),
+        (9 * SECOND, None),
+        (-9 * SECOND, None),
+    ],
+)
+async def test_another_clock_than_the_stores_is_refused_with_the_mend(
+    server: Valkey, ahead: int, refused: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "now_us", lambda: now_us() + ahead)
+    if refused is None:
+        await try_out(server.url)
+    else:
+        with pytest.raises(SettingsError, match=f"{refused}.* `timedatectl set-ntp true`"):
+            await try_out(server.url)
 
 
 async def test_who_comes_while_all_connections_are_in_use_waits(server: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
