@@ -52,7 +52,7 @@ window.isotherm = (() => {
     if (s < 172800) return `${Math.round(s / 3600)} h`;
     return `${Math.round(s / 86400)} d`;
   };
-  const units = {}; // metric or series → unit, for the charts of this page
+  const units = Object.create(null); // metric or series → unit, for the charts of this page
   const withUnit = (value, unit) => (!Number.isFinite(value) ? "–" : unit ? `${number(value)} ${unit}` : number(value));
   const measured = (value, name) => withUnit(value, units[name]);
   const span = (ms) => { // two units of it: 1 min 30 s, 2 h 5 min

@@ -10,7 +10,7 @@ from typing import Self
 from isotherm.accounts import names
 from isotherm.accounts.api_tokens import ApiToken, ApiTokens
 from isotherm.accounts.audit import FAILED, Audit
-from isotherm.accounts.links import Kind, Link, Links
+from isotherm.accounts.links import OVER, Kind, Link, Links
 from isotherm.accounts.passwords import Passwords
 from isotherm.accounts.role import Role
 from isotherm.accounts.sessions import Sessions
@@ -163,6 +163,12 @@ class Accounts:
         await self.audit.write(known, "create user", known, address=actor.address, detail=f"{user.role.word}, {by}")
         return user
 
+    async def resettable(self, link: str) -> str | None:
+        """Return whose password a link resets; None when it is over, was used, or their account has changed since."""
+        found = await self.links.look(link, "reset")
+        user = None if found is None else await self.users.get(found.name)
+        return user.name if found is not None and user is not None and user.state == found.account else None
+
     async def reset_password(self, link: str, new: str, actor: Actor) -> str:
         """Choose a password by a link, and end all sessions; returns whose it is.
 
@@ -171,11 +177,14 @@ class Accounts:
             Throttled: too many attempts.
         """
         await self._throttle.attempt_from(actor.address)
-        seen = await self.links.look(link, "reset") or await self.links.take(link, "reset")
-        names.password(new, seen.name)
-        name = (await self.links.take(link, "reset")).name
+        name = await self.resettable(link)
+        if name is not None:
+            names.password(new, name)
+        taken = await self.links.take(link, "reset")
+        if name is None:
+            raise BadField("link", OVER)
         await self._set(name, new)
-        await self.audit.write(name, "reset password", name, address=actor.address, detail=f"link made by {seen.by}")
+        await self.audit.write(name, "reset password", name, address=actor.address, detail=f"link made by {taken.by}")
         return name
 
     async def create(self, name: str, role: Role, actor: Actor) -> str:
@@ -208,7 +217,7 @@ class Accounts:
             user = await self.users.existing(target)
             if user.subject:
                 raise SettingsError(f"{target} logs in with the identity provider, which keeps the password")
-            made = Link("reset", target, "", actor.name)
+            made = Link("reset", target, "", actor.name, user.state)
         path = await self.links.make(made)
         await self.audit.write(actor.name, f"make {kind} link", target, address=actor.address)
         return path

@@ -290,6 +290,24 @@ async def test_a_reset_works_once_and_not_as_an_invitation(accounts: Accounts, s
     assert server.ask("KEYS", "*link*") == []
 
 
+@pytest.mark.parametrize("change", ["password", "person", "removed"])
+async def test_a_reset_is_of_the_account_as_it_was(accounts: Accounts, server: Valkey, change: str) -> None:
+    await made(accounts, "ada")
+    link = (await accounts.link("reset", "ada", ADA)).partition("=")[2]
+    assert await accounts.resettable(link) == "ada"
+    if change == "password":
+        await accounts.change_password(PASSWORD, "another " + PASSWORD, ADA)
+    else:
+        await made(accounts, "eve", Role.ADMIN)
+        await accounts.remove("ada", ADA)
+    if change == "person":
+        await made(accounts, "ada")
+    assert await accounts.resettable(link) is None
+    with pytest.raises(BadField, match="over or was used"):
+        await accounts.reset_password(link, "a third " + PASSWORD, STRANGER)
+    assert server.ask("KEYS", "*link*") == []
+
+
 async def test_the_audit_log_is_read_backwards_in_pages_and_searched(accounts: Accounts) -> None:
     for number in range(5):
         await accounts.audit.write("ada", "acknowledge alarm", f"alarm-{number}")
