@@ -59,7 +59,7 @@ EDGE_MS = 2_000
 SIDES = ("left", "right", "above", "below")
 """Of its point, where each line's value is told while the pointer is there."""
 
-EDGE_OF_ALARMS = 0.93
+EDGE_OF_ALARMS = 0.95
 """From where to the top of a chart, whose height is 1, an alarm is marked strongly, and told under the pointer."""
 
 SECOND_AXIS = "second"

@@ -13,7 +13,8 @@ export function render({ model }) {
   let configuration = null;
 
   // Commands
-  const name = element("input", { name: "command", placeholder: "ping", autocomplete: "off", spellcheck: "false", "aria-label": "Command", required: "" });
+  const name = element("input", { name: "command", placeholder: "ping", autocomplete: "off", spellcheck: "false", "aria-label": "Command", required: "",
+    pattern: String.raw`\s*[A-Za-z][A-Za-z0-9_.\-]*\s*`, title: "A letter, then letters, digits and _ . -" });
   const parameters = element("input", { name: "parameters", placeholder: "times=3 colour=red", autocomplete: "off", spellcheck: "false", "aria-label": "Parameters" });
   const send = element("button", { type: "submit", class: "button main" }, "Send");
   const form = element("form", { class: "line", hidden: model.may ? null : "" }, name, parameters, send);

@@ -146,8 +146,9 @@ window.isotherm = (() => {
     const answer = await fetch(`/api/v1${path}`, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(20_000) });
     if (answer.ok) return answer.status === 204 ? null : answer.json();
     const problem = await answer.json().catch(() => ({}));
-    const wrong = (problem.errors ?? []).map((one) => [one.field, one.rule ?? one.detail].filter(Boolean).join(": ")).join("; ");
-    throw Object.assign(new Error([problem.detail ?? answer.statusText, wrong].filter(Boolean).join("; ")), { status: answer.status });
+    const said = problem.detail ?? answer.statusText;
+    const wrong = (problem.errors ?? []).filter((one) => one.rule && !said.includes(one.rule)).map((one) => `${one.field}: ${one.rule}`);
+    throw Object.assign(new Error([said, ...wrong].join("; ")), { status: answer.status });
   };
   // What a person types, `times=3 colour=red`: values are JSON, or else text; nothing is null, where that is `allowed`.
   const parsed = (text, allowed = false) => {
