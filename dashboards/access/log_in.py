@@ -59,7 +59,7 @@ def _add_register(app: FastAPI, site: Site) -> None:
     mode = site.settings.registration
 
     async def invitation(secret: str) -> Link | None:
-        return await site.accounts.links.look(secret, "invite") if secret and mode != "closed" else None
+        return await site.accounts.invited(secret) if secret and mode != "closed" else None
 
     def closed(request: Request) -> Response:
         text = (
