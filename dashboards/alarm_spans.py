@@ -13,7 +13,7 @@ COLORS: dict[Severity, str] = {
     "critical": "#d13438",
     "major": "#e0662b",
     "minor": "#d9a300",
-    "warning": "#c9a227",
+    "warning": "#a09d1a",
     "info": "#5b8db8",
 }
 

@@ -23,7 +23,9 @@ from bokeh.models import (
     HoverTool,
     Label,
     LinearAxis,
+    NoOverlap,
     PanTool,
+    PlainText,
     Range1d,
     WheelZoomTool,
 )
@@ -56,6 +58,9 @@ EDGE_MS = 2_000
 
 SIDES = ("left", "right", "above", "below")
 """Of its point, where each line's value is told while the pointer is there."""
+
+EDGE_OF_ALARMS = 0.95
+"""From where to the top of a chart, whose height is 1, an alarm is marked strongly, and told under the pointer."""
 
 SECOND_AXIS = "second"
 WHOLE = "whole"
@@ -129,7 +134,13 @@ class Chart:
             fill_color="color", fill_alpha=0.13, line_color="color", line_alpha=0.75,
         )  # fmt: skip
         strips.level = "underlay"
-        self.figure.add_tools(_alarm_hover(strips))
+        # It is told at the upper edge alone: elsewhere what is told of the lines would lie over it.
+        edges = self.figure.quad(
+            "start", "end", top=1, bottom=EDGE_OF_ALARMS, source=alarms, y_range_name=WHOLE,
+            fill_color="color", line_color=None,
+        )  # fmt: skip
+        edges.level = "underlay"
+        self.figure.add_tools(_alarm_hover(edges))
         for _ in range(lines):
             self._another()
 
@@ -169,9 +180,9 @@ class Chart:
         shown = [trace for trace in self._traces if trace.quantity is not None]
         for trace, place in zip(shown, cycle(SIDES), strict=False):  # each tells of itself: they must not cover each other
             trace.hover.attachment = place if len(shown) > 1 else "horizontal"
-        self.figure.yaxis[0].axis_label = _label(quantities, units[0]) if units else " "
+        label_axis(self.figure.yaxis[0], _label(quantities, units[0]) if units else "")
         self._second.visible = len(units) > 1
-        self._second.axis_label = _label(quantities, units[1]) if len(units) > 1 else " "
+        label_axis(self._second, _label(quantities, units[1]) if len(units) > 1 else "")
 
     def _another(self) -> _Trace:
         number = len(self._traces)
@@ -341,6 +352,7 @@ def new_figure(name: str, start: int, end: int) -> figure:
     )
     plot.xaxis.formatter = CustomJSTickFormatter(code="return window.isotherm.tick(tick, index, ticks)")
     plot.xaxis.ticker.desired_num_ticks = 6
+    plot.xaxis.major_label_policy = NoOverlap()  # on a phone there is not always room for six
     plot.xgrid.visible = False
     for axis in plot.axis:
         style_axis(axis)
@@ -356,6 +368,11 @@ def style_axis(axis: LinearAxis) -> None:
         axis_label_text_font_style="normal",
         axis_label_standoff=6,
     )
+
+
+def label_axis(axis: LinearAxis, text: str) -> None:
+    """Write beside an axis; a unit is what a device has sent, and none of it is TeX."""
+    axis.axis_label = PlainText(text=text or " ")
 
 
 def drawable(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -414,14 +431,14 @@ def _hover(line: GlyphRenderer, columns: Mapping[str, str]) -> HoverTool:
     )
 
 
-def _alarm_hover(strips: GlyphRenderer) -> HoverTool:
+def _alarm_hover(edges: GlyphRenderer) -> HoverTool:
     moment = CustomJSHover(code="return window.isotherm.moment(value)")
     return HoverTool(
-        renderers=[strips],
+        renderers=[edges],
         mode="mouse",
         tooltips=[("alarm", "@message"), ("severity", "@severity, @state"), ("raised", "@start{custom}")],
         formatters={"@start": moment},
         point_policy="follow_mouse",  # the middle of a mark may be out of sight
-        attachment="below",
+        attachment="above",
         visible=False,
     )

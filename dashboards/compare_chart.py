@@ -14,6 +14,7 @@ from dashboards.charts import (
     UNDRAWN_TEXT,
     WHOLE,
     drawable,
+    label_axis,
     let_zoom,
     missing_label,
     new_figure,
@@ -68,9 +69,9 @@ class CompareChart:
                 sides[side].append(line)
         self.figure.y_range.renderers = sides[0]
         self.figure.extra_y_ranges[SECOND_AXIS].renderers = sides[1]
-        self.figure.yaxis[0].axis_label = axes[0] if axes and axes[0] else " "
+        label_axis(self.figure.yaxis[0], axes[0] if axes else "")
         self._second.visible = len(axes) > 1
-        self._second.axis_label = axes[1] if len(axes) > 1 and axes[1] else " "
+        label_axis(self._second, axes[1] if len(axes) > 1 else "")
         self._explain(series, units, hidden)
 
     def show(self, times: NDArray[np.int64], values: Sequence[NDArray[np.float64]]) -> None:

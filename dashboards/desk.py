@@ -216,7 +216,8 @@ class Desk:
             yield
         except IsothermError as error:
             if isinstance(error, NotAllowed):
-                await self._audit.refuse(visitor.name, action, subject, address=visitor.address, detail=str(error))
+                said = str(error)
+                await self._audit.refuse(visitor.name, action, subject, address=visitor.address, detail=said, is_shown=True)
             raise
         await self._audit.write(visitor.name, action, subject, address=visitor.address)
 

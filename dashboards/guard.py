@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -203,7 +204,8 @@ class Guard:
         if (held := self._throttle(text)) is not None:
             log.warning("refused a request for %.200r: %s (%d more since the last line)", scope["path"], text, held)
         try:
-            await self._accounts.audit.refuse(who, what, scope["path"], address=scope["isotherm.address"], detail=text)
+            address = scope["isotherm.address"]
+            await self._accounts.audit.refuse(who, what, scope["path"], address=address, detail=text, is_shown=bool(who))
         except Unavailable as error:
             log.debug("not in the audit log: %s", error)
 
@@ -257,12 +259,10 @@ def _is_versioned(scope: Scope) -> bool:
 def _with_headers(send: Send, cache: bytes) -> Send:
     async def send_with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            own = list(message.get("headers", ()))
-            own += (
-                _HEADERS
-                if any(name.lower() == b"cache-control" for name, _ in own)
-                else [*_HEADERS, (b"cache-control", cache)]
-            )
+            own = [*message.get("headers", ()), *_HEADERS]
+            if all(name.lower() != b"cache-control" for name, _ in own):
+                is_missing = cache == _KEPT and message["status"] >= HTTPStatus.BAD_REQUEST
+                own.append((b"cache-control", _CHECKED if is_missing else cache))
             message = {**message, "headers": own}
         await send(message)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from dashboards.log import LogSource
 from dashboards.pipeline import Figures, PipelineSource
@@ -30,6 +30,8 @@ SILENT_US = 10 * SECOND
 
 FORGOTTEN_US = 1 * DAY
 
+State = Literal["ready", "not ready", "silent", "unknown"]
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -37,13 +39,13 @@ class Health:
 
     Attributes:
         name: What it is called.
-        state: ``ready``, or not; ``silent`` when it used to report.
+        state: ``ready``, or not; ``silent`` when it used to report, ``unknown`` before it was asked.
         note: Its address, or what it has to say.
         seen: When it reported last, µs since the epoch UTC; 0 when it is asked instead.
     """
 
     name: str
-    state: Literal["ready", "not ready", "silent"]
+    state: State
     note: str = ""
     seen: int = 0
 
@@ -62,8 +64,8 @@ class PartSource(Source[Sequence[Health]]):
         asked = await asyncio.gather(*(_health(part) for part in local))
         if local:
             return asked
-        store = Health("store", "ready" if self._pipeline.problem is None else "not ready", self._pipeline.problem or "")
-        broker = Health("kafka", "ready" if self._log.problem is None else "not ready", self._settings.kafka)
+        store = Health("store", _state(self._pipeline), self._pipeline.problem or "")
+        broker = Health("kafka", _state(self._log), self._settings.kafka)
         figures = self._pipeline.value
         return [broker, store, *(reporting(figures, now_us()) if figures is not None else ())]
 
@@ -83,6 +85,13 @@ def local_parts(settings: Settings) -> list[Part]:
         "mqtt-broker": settings.mqtt == f"{settings.host}:{ports.mqtt}",
     }
     return parts(settings, ports, None, without={name for name, is_ours in embedded.items() if not is_ours})
+
+
+def _state(source: Source[Any]) -> State:
+    """Return how what a source reads is."""
+    if not source.is_known:
+        return "unknown"
+    return "ready" if source.problem is None else "not ready"
 
 
 async def _health(part: Part) -> Health:

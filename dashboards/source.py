@@ -84,6 +84,11 @@ class Source(Generic[_Value]):
         self._looked_at = -math.inf
         _WATCHERS.labels(name).set_function(lambda: len(self._watchers))
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it was read, or could not be, since somebody has begun to watch."""
+        return self._is_fresh and (self.value is not None or self.problem is not None)
+
     def watch(self, watcher: _Watcher, changed: Callable[[_Watcher], None]) -> None:
         """Call ``changed(watcher)`` when there is something to show, and after every change of it; it may not wait.
 
@@ -91,7 +96,7 @@ class Source(Generic[_Value]):
         """
         self._watchers.add(watcher)
         self._changed[watcher] = changed
-        if self._is_fresh and (self.value is not None or self.problem is not None):
+        if self.is_known:
             tell([watcher], changed)
         self._wake.set()
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from panel.io.fastapi import add_applications
+from panel.io.resources import COMPONENT_PATH
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from dashboards import downloads, sessions
@@ -100,8 +101,15 @@ def build(settings: Settings, feed: Feed, reader: Reader, redis: Client) -> Guar
         sign_sessions=True,
         secret_key=token_bytes(SECRET_BYTES),
     )
+    _without_components(app)
     rate = rate_of(redis, settings.api_rate, settings.api_burst, is_shared=settings.reuse_port)
     return Guard(app, settings, accounts, sockets, rate)
+
+
+def _without_components(app: FastAPI) -> None:
+    """Take back Panel's address of components' files, which imports whatever module it names; ours are in the page."""
+    routes = app.router.routes
+    routes[:] = [route for route in routes if not getattr(route, "path", "").startswith(f"/{COMPONENT_PATH}")]
 
 
 async def _share_secret(pages: BokehFastAPI, redis: Client) -> None:

@@ -65,6 +65,8 @@ def _add_tokens(app: FastAPI, site: Site) -> None:
         fields = await site.read(request)
         actor = site.actor(request)
         try:
+            if (await site.accounts.users.existing(actor.name)).must_change:
+                return see_other("/account")  # who gave them the password could make tokens that outlive it
             if action == "revoke":
                 await site.accounts.revoke_token(actor.name, fields.get("id", ""), actor)
                 return see_other("/account?done=token")

@@ -59,7 +59,7 @@ def _add_register(app: FastAPI, site: Site) -> None:
     mode = site.settings.registration
 
     async def invitation(secret: str) -> Link | None:
-        return await site.accounts.links.look(secret, "invite") if secret and mode != "closed" else None
+        return await site.accounts.invited(secret) if secret and mode != "closed" else None
 
     def closed(request: Request) -> Response:
         text = (
@@ -97,23 +97,23 @@ def _add_reset(app: FastAPI, site: Site) -> None:
 
     @app.get("/reset")
     async def show(request: Request, link: str = "") -> Response:
-        found = await site.accounts.links.look(link, "reset")
-        if found is None:
+        name = await site.accounts.resettable(link)
+        if name is None:
             return over(request)
-        return site.page(request, "reset.html", values={"link": link, "name": found.name})
+        return site.page(request, "reset.html", values={"link": link, "name": name})
 
     @app.post("/reset")
     async def reset(request: Request) -> Response:
         fields = await site.read(request)
         link = fields.get("link", "")
-        found = await site.accounts.links.look(link, "reset")
-        if found is None:
+        name = await site.accounts.resettable(link)
+        if name is None:
             return over(request)
         actor = site.actor(request)
         try:
-            name = await site.accounts.reset_password(link, fields.get("password", ""), actor)
+            await site.accounts.reset_password(link, fields.get("password", ""), actor)
         except (BadField, Unauthorized, Unavailable) as error:
-            values = {"link": link, "name": found.name}
+            values = {"link": link, "name": name}
             return refused(site.page(request, "reset.html", status=status_of(error), values=values, **said(error)), error)
         return site.enter(request, await site.accounts.begin(name, actor), "/")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -10,23 +10,33 @@ from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from dashboards.access.site import TEMPLATES, Site, sentence
+from dashboards.api.problems import RETRY_SECONDS
 from dashboards.shell import header
+from isotherm.errors import Unavailable
 
 
 def add(app: FastAPI, site: Site) -> None:
     """Answer so where there is no page, or a form is not taken."""
 
+    def drawn(request: Request, status: int, text: str, headers: Mapping[str, str] | None) -> Response:
+        if not wants_html(request.headers.getlist("accept")):
+            return PlainTextResponse(text, status, headers)
+        notice = {"title": title(status), "text": text, "target": "/", "way": "To the fleet"}
+        response = site.page(request, "message.html", status=status, **notice)
+        response.headers.update(headers or {})
+        return response
+
     async def answer(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         text = "There is no such page." if error.status_code == HTTPStatus.NOT_FOUND else error.detail
-        if not wants_html(request.headers.getlist("accept")):
-            return PlainTextResponse(text, error.status_code, error.headers)
-        notice = {"title": title(error.status_code), "text": text, "target": "/", "way": "To the fleet"}
-        response = site.page(request, "message.html", status=error.status_code, **notice)
-        response.headers.update(error.headers or {})
-        return response
+        return drawn(request, error.status_code, text, error.headers)
+
+    async def away(request: Request, error: Exception) -> Response:
+        text = sentence(f"{error}; try again in a few seconds")
+        return drawn(request, HTTPStatus.SERVICE_UNAVAILABLE, text, {"retry-after": str(RETRY_SECONDS)})
 
     app.add_exception_handler(HTTPException, answer)
+    app.add_exception_handler(Unavailable, away)
 
 
 def html(status: int, text: str) -> bytes:

@@ -16,7 +16,6 @@ _RULES: dict[str, int] = {
     "/readyz": OPEN,
     "/static": OPEN,
     "/assets": OPEN,
-    "/components": OPEN,
     "/login": ANYBODY,
     "/register": ANYBODY,
     "/reset": ANYBODY,

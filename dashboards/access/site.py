@@ -72,7 +72,12 @@ class Site:
             actor = self.actor(request)
             path = request.url.path
             await self.accounts.audit.refuse(
-                actor.name, "form token", path, address=actor.address, detail="of another session"
+                actor.name,
+                "form token",
+                path,
+                address=actor.address,
+                detail="of another session",
+                is_shown=bool(actor.name),
             )
             raise HTTPException(
                 403,

@@ -27,6 +27,9 @@ POINTS = 1_500
 LEAST_SPAN = 1 * SECOND
 GREATEST_SPAN = 366 * DAY
 
+MOST_MS = 1e15
+"""Greater than any time on an axis."""
+
 FOLLOW_SECONDS = 10.0
 """How often a chart that ends now is read anew."""
 
@@ -115,11 +118,16 @@ def zoomed(event: RangesUpdate, shown: tuple[int, int]) -> tuple[int, int] | Non
 
     Our own change of a range comes back from the browser, a pixel beside it.
     """
-    if event.x0 is None or event.x1 is None:
+    if not (_is_time(event.x0) and _is_time(event.x1)):
         return None
     start, end = _bounded(int(event.x0 * 1000), int(event.x1 * 1000))
     near = (shown[1] - shown[0]) / 1_000
     return None if abs(start - shown[0]) <= near and abs(end - shown[1]) <= near else (start, end)
+
+
+def _is_time(sent: object) -> bool:
+    """Tell whether what a browser has sent, which may be anything, is a number that can be a time, ms."""
+    return isinstance(sent, (int, float)) and abs(sent) < MOST_MS
 
 
 def _bounded(start: int, end: int) -> tuple[int, int]:

@@ -8,11 +8,13 @@ const OPEN = ["queued", "sent", "delivered"];
 
 export function render({ model }) {
   const base = () => `/devices/${encodeURIComponent(model.device)}`;
-  const said = element("p", { class: "said", role: "status" });
+  const told = element("p", { class: "said", role: "status" }); // of the configuration, and why nothing is known
+  const said = element("p", { class: "said", role: "status" }); // of commands
   let configuration = null;
 
   // Commands
-  const name = element("input", { name: "command", placeholder: "ping", autocomplete: "off", spellcheck: "false", "aria-label": "Command", required: "" });
+  const name = element("input", { name: "command", placeholder: "ping", autocomplete: "off", spellcheck: "false", "aria-label": "Command", required: "",
+    pattern: String.raw`\s*[A-Za-z][A-Za-z0-9_.\-]*\s*`, title: "A letter, then letters, digits and _ . -" });
   const parameters = element("input", { name: "parameters", placeholder: "times=3 colour=red", autocomplete: "off", spellcheck: "false", "aria-label": "Parameters" });
   const send = element("button", { type: "submit", class: "button main" }, "Send");
   const form = element("form", { class: "line", hidden: model.may ? null : "" }, name, parameters, send);
@@ -22,9 +24,10 @@ export function render({ model }) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     send.disabled = true;
-    await tell(async () => {
-      await api("POST", `${base()}/commands`, { name: name.value.trim(), parameters: parsed(parameters.value) });
-      parameters.value = name.value = "";
+    const typed = [name.value, parameters.value];
+    await tell(said, async () => {
+      await api("POST", `${base()}/commands`, { name: typed[0].trim(), parameters: parsed(typed[1]) });
+      if (name.value === typed[0] && parameters.value === typed[1]) parameters.value = name.value = ""; // else the next one
       return "";
     });
     send.disabled = false;
@@ -35,15 +38,15 @@ export function render({ model }) {
   // Configuration
   const state = element("span", { class: "stage" });
   const note = element("span", { class: "quiet" });
-  const push = button("Push again", () => act(() => api("POST", `${base()}/configuration/push`), "It is given to the device once more."));
+  const push = button("Push again", () => act(told, () => api("POST", `${base()}/configuration/push`), "It is given to the device once more."));
   const add = button("Set", () => edit("", undefined));
   const settings = element("tbody", { role: "rowgroup" });
   const grid = table("settings", "Configuration", ["Setting", "Desired", "Reported", ""], settings);
   const nothing = element("p", { class: "quiet" }, "Nothing is set. What is set here is given to the device now, or when it comes.");
-  const view = element("div", { class: "control" }, said,
+  const view = element("div", { class: "control" },
     element("section", { class: "part card", "aria-label": "Configuration" },
-      element("div", { class: "bar" }, element("h2", {}, "Configuration"), state, note, push, add), nothing, grid),
-    element("section", { class: "part card", "aria-label": "Commands" }, element("div", { class: "bar" }, element("h2", {}, "Commands")), form, none, list));
+      element("div", { class: "bar" }, element("h2", {}, "Configuration"), state, note, push, add), told, nothing, grid),
+    element("section", { class: "part card", "aria-label": "Commands" }, element("div", { class: "bar" }, element("h2", {}, "Commands")), form, said, none, list));
 
   function table(kind, label, heads, body) {
     return element("table", { class: `list ${kind}`, role: "table", "aria-label": label, hidden: "" }, element("thead", { role: "rowgroup" },
@@ -56,17 +59,17 @@ export function render({ model }) {
     return made;
   }
 
-  async function tell(does) {
+  async function tell(where, does) {
     try {
-      said.textContent = await does();
-      said.classList.remove("wrong");
+      where.textContent = await does();
+      where.classList.remove("wrong");
     } catch (error) {
-      said.textContent = error.message;
-      said.classList.add("wrong");
+      where.textContent = error.message;
+      where.classList.add("wrong");
     }
   }
 
-  const act = async (does, done) => { await tell(async () => { await does(); return done; }); await look(); };
+  const act = async (where, does, done) => { await tell(where, async () => { await does(); return done; }); await look(); };
 
   function edit(key, value) {
     const setting = element("input", { name: "setting", autocomplete: "off", spellcheck: "false", placeholder: "interval", required: "" });
@@ -124,7 +127,7 @@ export function render({ model }) {
     commands.replaceChildren(...items.map((one) => {
       const asked = Date.parse(one.created);
       const words = Object.keys(one.parameters).length ? ` ${JSON.stringify(one.parameters)}` : "";
-      const cancel = button("Cancel", () => act(() => api("DELETE", `${base()}/commands/${one.id}`), "It is cancelled."));
+      const cancel = button("Cancel", () => act(said, () => api("DELETE", `${base()}/commands/${one.id}`), "It is cancelled."));
       cancel.setAttribute("aria-label", `Cancel ${one.name}`);
       const stage = one.state === "answered" ? "cleared" : OPEN.includes(one.state) ? "seen" : "raised";
       return element("tr", { role: "row" }, cell("what", element("strong", {}, one.name), element("span", { class: "quiet" }, words)),
@@ -151,7 +154,7 @@ export function render({ model }) {
       if (focus) view.querySelector(`[aria-label="${CSS.escape(focus)}"]`)?.focus();
     } catch (error) {
       if (error.status === 404) view.hidden = true; // a device that nobody knows has no panels
-      else if (!drawn) { said.textContent = error.message; said.classList.add("wrong"); }
+      else if (!drawn) { told.textContent = error.message; told.classList.add("wrong"); }
     }
   }
 

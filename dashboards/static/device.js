@@ -56,7 +56,7 @@ export function render({ model }) {
 
   function tile(state, metrics) {
     const shown = state.shown ?? {};
-    const few = everything ? metrics : metrics.filter((one, at) => at < MANY || one.name in shown);
+    const few = everything ? metrics : metrics.filter((one, at) => at < MANY || Object.hasOwn(shown, one.name));
     all.hidden = few.length === metrics.length;
     all.textContent = `Show all ${metrics.length} metrics`;
     const before = made;
@@ -69,8 +69,8 @@ export function render({ model }) {
       const value = number(one.value);
       if (parts.value.textContent !== value) parts.value.textContent = value;
       if (parts.unit.textContent !== one.unit) parts.unit.textContent = one.unit;
-      parts.tile.setAttribute("aria-pressed", String(one.name in shown));
-      parts.tile.style.setProperty("--line-color", shown[one.name] ?? "transparent");
+      parts.tile.setAttribute("aria-pressed", String(Object.hasOwn(shown, one.name)));
+      parts.tile.style.setProperty("--line-color", Object.hasOwn(shown, one.name) ? shown[one.name] : "transparent");
     }
   }
 

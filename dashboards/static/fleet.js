@@ -46,6 +46,7 @@ export function render({ model }) {
   const view = element("div", {},
     problem, element("div", { class: "bar" }, element("h1", {}, "Fleet"), count), content, table, none, empty);
 
+  let known = false; // what devices there are
   let rows = [];   // of devices
   let byName = new Map();
   let series = []; // {row, metric, unit, value, seen, text: where its value is written}
@@ -75,6 +76,7 @@ export function render({ model }) {
 
   function all(data) {
     clock(data.now);
+    known = true;
     sight.disconnect();
     inView.clear();
     rows = data.devices.map((name) => ({ name, series: [], seen: 0, words: name.toLowerCase(), code: 0, status: "offline",
@@ -209,7 +211,7 @@ export function render({ model }) {
   }
 
   function tick() {
-    if (rows.length === 0) { count.textContent = "0 devices"; return; }
+    if (rows.length === 0) { count.textContent = known ? "0 devices" : problem.hidden ? "Loading…" : ""; return; }
     if (states()) { health.repaint(); if (chosen(search.value)) filter(); }
     for (const row of inView) say(row);
     tally();

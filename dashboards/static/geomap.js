@@ -1,5 +1,6 @@
 // Devices where they are: a plain equirectangular map with a graticule and a scale, drawn from what devices say and nothing
-// else, so that it needs no outside server. Degrees of longitude are as wide as they are at the middle latitude.
+// else, so that it needs no outside server. Degrees of longitude are as wide as they are at the middle latitude. A pointer or
+// the arrow keys choose a device, a click or Enter opens it.
 const { element } = window.isotherm;
 const HEIGHT = 320;
 const PAD = 34;
@@ -9,8 +10,8 @@ const STEPS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 
 const NEAR = 9; // px
 
 export function geoMap({ color, describe, open }) {
-  const canvas = element("canvas", { tabindex: "0", role: "img", "aria-label": "Map of the devices that have a location" });
-  const tip = element("div", { class: "tip", hidden: "" });
+  const canvas = element("canvas", { tabindex: "0", role: "img", "aria-label": "Map of the devices that have a location. Arrow keys choose one." });
+  const tip = element("div", { class: "tip", role: "status", hidden: "" });
   const view = element("div", { class: "geo" }, canvas, tip);
   let rows = [];
   let project = () => [0, 0];
@@ -87,23 +88,44 @@ export function geoMap({ color, describe, open }) {
     context.textAlign = "left";
   }
 
-  function choose(row, event) {
+  // The nearest device in a direction: what lies beside the way counts twice.
+  function towards([right, down]) {
+    if (chosen === null) return rows[0];
+    const [x, y] = project(chosen);
+    const far = (row) => {
+      const [across, along] = project(row).map((at, i) => at - [x, y][i]);
+      const ahead = across * right + along * down;
+      return ahead > 0 ? ahead + 2 * Math.abs(across * down - along * right) : Infinity;
+    };
+    return rows.reduce((best, row) => (far(row) < best[1] ? [row, far(row)] : best), [chosen, Infinity])[0];
+  }
+
+  function choose(row, [x, y] = []) {
     if (row !== chosen) { chosen = row; paint(); }
     tip.hidden = row === null;
     if (row === null) return;
     tip.textContent = `${describe(row)} · ${row.lat.toFixed(5)}, ${row.lon.toFixed(5)}`;
-    const right = event.offsetX > view.clientWidth / 2;
-    tip.style.left = right ? "" : `${event.offsetX + 14}px`;
-    tip.style.right = right ? `${view.clientWidth - event.offsetX + 14}px` : "";
-    tip.style.top = `${event.offsetY + 10}px`;
+    const right = x > view.clientWidth / 2;
+    tip.style.left = right ? "" : `${x + 14}px`;
+    tip.style.right = right ? `${view.clientWidth - x + 14}px` : "";
+    tip.style.top = `${y + 10}px`;
   }
 
   canvas.addEventListener("pointermove", (event) => {
     const near = rows.map((row) => [row, Math.hypot(...project(row).map((at, i) => at - [event.offsetX, event.offsetY][i]))])
       .reduce((best, one) => (one[1] < best[1] ? one : best), [null, NEAR]);
-    choose(near[0], event);
+    choose(near[0], [event.offsetX, event.offsetY]);
   });
-  canvas.addEventListener("pointerleave", (event) => choose(null, event));
+  canvas.addEventListener("pointerleave", () => choose(null));
+  canvas.addEventListener("blur", () => choose(null));
+  canvas.addEventListener("keydown", (event) => {
+    const way = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+    if (way && rows.length > 0) {
+      const row = towards(way);
+      choose(row, project(row));
+      event.preventDefault();
+    } else if (event.key === "Enter" && chosen) open(chosen);
+  });
   canvas.addEventListener("click", () => { if (chosen) open(chosen); });
   new ResizeObserver(paint).observe(view);
   return { view, show(wanted) { rows = wanted; chosen = null; paint(); }, repaint: paint };

@@ -52,7 +52,7 @@ window.isotherm = (() => {
     if (s < 172800) return `${Math.round(s / 3600)} h`;
     return `${Math.round(s / 86400)} d`;
   };
-  const units = {}; // metric or series → unit, for the charts of this page
+  const units = Object.create(null); // metric or series → unit, for the charts of this page
   const withUnit = (value, unit) => (!Number.isFinite(value) ? "–" : unit ? `${number(value)} ${unit}` : number(value));
   const measured = (value, name) => withUnit(value, units[name]);
   const span = (ms) => { // two units of it: 1 min 30 s, 2 h 5 min
@@ -146,8 +146,9 @@ window.isotherm = (() => {
     const answer = await fetch(`/api/v1${path}`, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(20_000) });
     if (answer.ok) return answer.status === 204 ? null : answer.json();
     const problem = await answer.json().catch(() => ({}));
-    const wrong = (problem.errors ?? []).map((one) => [one.field, one.rule ?? one.detail].filter(Boolean).join(": ")).join("; ");
-    throw Object.assign(new Error([problem.detail ?? answer.statusText, wrong].filter(Boolean).join("; ")), { status: answer.status });
+    const said = problem.detail ?? answer.statusText;
+    const wrong = (problem.errors ?? []).filter((one) => one.rule && !said.includes(one.rule)).map((one) => `${one.field}: ${one.rule}`);
+    throw Object.assign(new Error([said, ...wrong].join("; ")), { status: answer.status });
   };
   // What a person types, `times=3 colour=red`: values are JSON, or else text; nothing is null, where that is `allowed`.
   const parsed = (text, allowed = false) => {

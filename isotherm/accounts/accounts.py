@@ -10,7 +10,7 @@ from typing import Self
 from isotherm.accounts import names
 from isotherm.accounts.api_tokens import ApiToken, ApiTokens
 from isotherm.accounts.audit import FAILED, Audit
-from isotherm.accounts.links import Kind, Link, Links
+from isotherm.accounts.links import OVER, Kind, Link, Links
 from isotherm.accounts.passwords import Passwords
 from isotherm.accounts.role import Role
 from isotherm.accounts.sessions import Sessions
@@ -151,8 +151,9 @@ class Accounts:
         known = names.user_name(name)
         names.password(password, known)
         await self._throttle.attempt_from(actor.address)
-        if link is not None and await self.links.look(link, "invite") is None:
+        if link is not None and await self.invited(link) is None:
             await self.links.take(link, "invite")
+            raise BadField("link", OVER)
         if await self.users.get(known) is not None:
             raise BadField("name", f"there is a user {known} already; choose another name")
         hashed = await self._passwords.hash(password)
@@ -163,6 +164,22 @@ class Accounts:
         await self.audit.write(known, "create user", known, address=actor.address, detail=f"{user.role.word}, {by}")
         return user
 
+    async def invited(self, link: str) -> Link | None:
+        """Return what an invitation is good for; None when it is over, was used, or who made it is no admin any more."""
+        found = await self.links.look(link, "invite")
+        return found if found is not None and await self._is_admins(found) else None
+
+    async def resettable(self, link: str) -> str | None:
+        """Return whose password a link resets.
+
+        None when it is over, was used, the account has changed since, or who made it is no admin any more.
+        """
+        found = await self.links.look(link, "reset")
+        if found is None or not await self._is_admins(found):
+            return None
+        user = await self.users.get(found.name)
+        return user.name if user is not None and user.state == found.account else None
+
     async def reset_password(self, link: str, new: str, actor: Actor) -> str:
         """Choose a password by a link, and end all sessions; returns whose it is.
 
@@ -171,11 +188,14 @@ class Accounts:
             Throttled: too many attempts.
         """
         await self._throttle.attempt_from(actor.address)
-        seen = await self.links.look(link, "reset") or await self.links.take(link, "reset")
-        names.password(new, seen.name)
-        name = (await self.links.take(link, "reset")).name
+        name = await self.resettable(link)
+        if name is not None:
+            names.password(new, name)
+        taken = await self.links.take(link, "reset")
+        if name is None:
+            raise BadField("link", OVER)
         await self._set(name, new)
-        await self.audit.write(name, "reset password", name, address=actor.address, detail=f"link made by {seen.by}")
+        await self.audit.write(name, "reset password", name, address=actor.address, detail=f"link made by {taken.by}")
         return name
 
     async def create(self, name: str, role: Role, actor: Actor) -> str:
@@ -208,7 +228,7 @@ class Accounts:
             user = await self.users.existing(target)
             if user.subject:
                 raise SettingsError(f"{target} logs in with the identity provider, which keeps the password")
-            made = Link("reset", target, "", actor.name)
+            made = Link("reset", target, "", actor.name, user.state)
         path = await self.links.make(made)
         await self.audit.write(actor.name, f"make {kind} link", target, address=actor.address)
         return path
@@ -292,6 +312,14 @@ class Accounts:
         elif held.role is not user.role:
             await self.set_role(user.name, user.role, replace(actor, name="identity provider"))
         return await self.begin(user.name, actor, "identity provider")
+
+    async def _is_admins(self, link: Link) -> bool:
+        """Tell whether who made a link may make one now; of the command line that is not asked."""
+        try:
+            maker = await self.users.get(names.user_name(link.by))
+        except BadField:
+            return True
+        return maker is not None and not maker.is_disabled and maker.role is Role.ADMIN
 
     async def _set(self, name: str, password: str) -> None:
         await self.users.set_password(name, await self._passwords.hash(password))

@@ -21,6 +21,8 @@ from isotherm.store.reader import answering
 INVITE_SECONDS = 7 * 86_400
 RESET_SECONDS = 86_400
 
+OVER = "this link is over or was used; ask an admin for another"
+
 _LINK = PREFIX + "link:"
 _BYTES = 24
 
@@ -37,12 +39,14 @@ class Link:
         name: Whose password may be reset; empty with an invitation.
         role: The role of who registers; empty with a reset.
         by: Who made it.
+        account: With a reset, as which the account was (`User.state`): it is of no use to one that has changed since.
     """
 
     kind: Kind
     name: str
     role: str
     by: str
+    account: str = ""
 
 
 class Links:
@@ -75,7 +79,7 @@ class Links:
         with answering():
             link = _read(await self._redis.getdel(_key(secret)), kind)
         if link is None:
-            raise BadField("link", "this link is over or was used; ask an admin for another")
+            raise BadField("link", OVER)
         return link
 
 

@@ -13,6 +13,7 @@ log-in what they may do, and may be away.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from isotherm.accounts.role import Role
@@ -52,6 +53,11 @@ class User:
     must_change: bool = False
     subject: str = ""
     logged_in: int = 0
+
+    @property
+    def state(self) -> str:
+        """What is another text when the password is another, or somebody else has the name."""
+        return hashlib.sha256(f"{self.created}\0{self.password}".encode()).hexdigest()[:32]
 
 
 class Users:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.servers
 
 PASSWORD = "correct horse battery"
 STRANGER = Actor("", "198.51.100.7")
+CLI = Actor("cli (root)", "cli")
 
 
 async def made(accounts: Accounts, name: str, role: Role = Role.VIEWER) -> None:
@@ -164,7 +165,7 @@ async def test_a_log_in_begins_a_new_session_and_ends_the_one_before(accounts: A
 async def test_the_store_knows_no_session_id_link_or_password(accounts: Accounts, server: Valkey) -> None:
     await made(accounts, "ada")
     secrets = [await accounts.log_in("ada", PASSWORD, ADA), PASSWORD]
-    for path in (await accounts.link("invite", "viewer", ADA), await accounts.link("reset", "ada", ADA)):
+    for path in (await accounts.link("invite", "viewer", CLI), await accounts.link("reset", "ada", CLI)):
         secrets.append(path.partition("=")[2])
     held = b""
     for key in server.ask("KEYS", "*"):
@@ -218,7 +219,7 @@ async def test_open_pages_are_told_when_what_they_rest_on_changes(accounts: Acco
     await accounts.begin("bob", ADA)
     hashed = hash_of(await accounts.begin("ada", ADA))
     actor = Actor("ada", "192.0.2.1", session=hashed)
-    link = (await accounts.link("reset", "ada", ADA)).partition("=")[2]
+    link = (await accounts.link("reset", "ada", CLI)).partition("=")[2]
     acts: dict[str, Callable[[], Awaitable[object]]] = {
         "role": lambda: accounts.set_role("ada", Role.OPERATOR, ADA),
         "disable": lambda: accounts.set_disabled("ada", True, ADA),
@@ -263,7 +264,7 @@ async def test_the_last_admin_stays_whatever_is_tried(accounts: Accounts) -> Non
 
 
 async def test_an_invitation_works_once_and_gives_the_role_that_it_says(accounts: Accounts) -> None:
-    link = (await accounts.link("invite", "operator", ADA)).partition("=")[2]
+    link = (await accounts.link("invite", "operator", CLI)).partition("=")[2]
     with pytest.raises(BadField, match="at least 10"):
         await accounts.register("bob", "short", STRANGER, link)  # that does not use it up
     answers = await asyncio.gather(
@@ -279,15 +280,49 @@ async def test_an_invitation_works_once_and_gives_the_role_that_it_says(accounts
 
 async def test_a_reset_works_once_and_not_as_an_invitation(accounts: Accounts, server: Valkey) -> None:
     await made(accounts, "ada")
-    link = (await accounts.link("reset", "ada", ADA)).partition("=")[2]
+    link = (await accounts.link("reset", "ada", CLI)).partition("=")[2]
     with pytest.raises(BadField, match="over or was used"):
         await accounts.register("bob", PASSWORD, STRANGER, link)
-    link = (await accounts.link("reset", "ada", ADA)).partition("=")[2]
+    link = (await accounts.link("reset", "ada", CLI)).partition("=")[2]
     assert await accounts.reset_password(link, "another " + PASSWORD, STRANGER) == "ada"
     with pytest.raises(BadField, match="over or was used"):
         await accounts.reset_password(link, PASSWORD, STRANGER)
     assert await accounts.log_in("ada", "another " + PASSWORD, ADA)
     assert server.ask("KEYS", "*link*") == []
+
+
+@pytest.mark.parametrize("change", ["password", "person", "removed"])
+async def test_a_reset_is_of_the_account_as_it_was(accounts: Accounts, server: Valkey, change: str) -> None:
+    await made(accounts, "ada")
+    link = (await accounts.link("reset", "ada", CLI)).partition("=")[2]
+    assert await accounts.resettable(link) == "ada"
+    if change == "password":
+        await accounts.change_password(PASSWORD, "another " + PASSWORD, ADA)
+    else:
+        await made(accounts, "eve", Role.ADMIN)
+        await accounts.remove("ada", ADA)
+    if change == "person":
+        await made(accounts, "ada")
+    assert await accounts.resettable(link) is None
+    with pytest.raises(BadField, match="over or was used"):
+        await accounts.reset_password(link, "a third " + PASSWORD, STRANGER)
+    assert server.ask("KEYS", "*link*") == []
+
+
+async def test_a_link_is_worth_no_more_than_who_made_it(accounts: Accounts) -> None:
+    for name in ("ada", "root"):
+        await made(accounts, name, Role.ADMIN)
+    invitation = (await accounts.link("invite", "admin", ADA)).partition("=")[2]
+    reset = (await accounts.link("reset", "root", ADA)).partition("=")[2]
+    assert await accounts.invited(invitation)
+    assert await accounts.resettable(reset) == "root"
+    await accounts.set_role("ada", Role.OPERATOR, Actor("root"))
+    assert await accounts.invited(invitation) is None
+    with pytest.raises(BadField, match="over or was used"):
+        await accounts.register("eve", PASSWORD, STRANGER, invitation)
+    with pytest.raises(BadField, match="over or was used"):
+        await accounts.reset_password(reset, "another " + PASSWORD, STRANGER)
+    assert [user.name for user in await accounts.users.all()] == ["ada", "root"]
 
 
 async def test_the_audit_log_is_read_backwards_in_pages_and_searched(accounts: Accounts) -> None:
@@ -323,4 +358,4 @@ async def test_a_user_of_the_identity_provider_never_takes_over_an_account(accou
     with pytest.raises(Unauthorized):
         await accounts.log_in("bob", "", STRANGER)
     with pytest.raises(SettingsError, match="identity provider"):
-        await accounts.link("reset", "bob", ADA)
+        await accounts.link("reset", "bob", CLI)

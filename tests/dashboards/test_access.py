@@ -275,6 +275,31 @@ async def test_no_way_round_the_rules(visit: Visit, path: str) -> None:
         assert answer.status in (400, 403, 404)
 
 
+@pytest.mark.parametrize("module", ["isotherm.__main__", "dashboards.components", "", ".."])
+async def test_no_address_names_a_module_that_is_imported(visit: Visit, module: str) -> None:
+    path = f"/components/{module}/FleetTable/__css__/x.css"
+    nobody, anna = await visit(), await visit("anna")
+    assert (await nobody.get(path)).status in (303, 400)
+    assert (await anna.get(path)).status in (404, 400)
+    assert (await nobody.get("/healthz")).status == 200
+
+
+async def test_a_file_that_is_not_there_is_not_kept_as_missing(visit: Visit) -> None:
+    nobody = await visit()
+    there, missing = await nobody.get("/static/js/bokeh.min.js?v=1"), await nobody.get("/static/js/none.js?v=1")
+    assert (there.status, "immutable" in there.headers["Cache-Control"]) == (200, True)
+    assert (missing.status, missing.headers["Cache-Control"]) == (404, "no-cache")
+
+
+async def test_who_is_refused_is_named_whatever_others_at_the_address_do(settings: Settings, visit: Visit) -> None:
+    async with kernel(settings) as accounts:
+        for name in ("kim", "lou"):
+            await accounts.users.create(User(name, Role.VIEWER))
+    for name in ("kim", "lou"):
+        assert (await (await visit(name)).get("/admin/audit")).status == 403
+    assert {"kim", "lou"} <= {one.who for one in await entries(settings, "role")}
+
+
 async def test_answers_carry_what_a_browser_must_hold_to(visit: Visit) -> None:
     page = await (await visit("vera")).get("/")
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
@@ -379,6 +404,10 @@ async def test_who_was_given_a_password_chooses_one_first(settings: Settings, vi
     gina = await visit()
     assert (await gina.log_in("gina", given)).status == 303
     assert (await gina.get("/")).location == "/account"
+    token = await gina.post("/account/tokens/create", "/account", name="laptop", access="read", days="7")
+    assert (token.status, token.location) == (303, "/account")
+    async with kernel(settings) as accounts:
+        assert await accounts.tokens.of("gina") == []
     wrong = await gina.post("/account/password", "/account", old="wrong", new=PASSWORD)
     assert (wrong.status, "This is not your password" in wrong.text) == (422, True)
     assert (await gina.post("/account/password", "/account", old=given, new=PASSWORD)).status == 303

@@ -440,7 +440,7 @@ async def test_a_message_that_no_page_sends_is_refused_and_the_page_goes_on(
 async def test_a_phone_needs_no_sideways_scrolling(settings: Settings, web: Web, browser: Browser) -> None:
     alarming = Alarming(settings, [HOT, DAMP])
     await alarming.keep_rules()
-    await alarming.say(f"{'long-' * 20}name/temperature", 31.0, time=now_us() - DAY)
+    await alarming.say(f"{'long-' * 20}name/temperature", 31.0, time=now_us() - DAY, unit="unit" * 8)
     await browser.page.set_viewport_size({"width": 360, "height": 780})
     await browser.open(web.url + "/alarms")
     await expect(rows(browser)).to_have_count(1)

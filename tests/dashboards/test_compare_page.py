@@ -25,7 +25,8 @@ HAS_VALUES = f"name => ({COLUMN})(name).some(text => text !== 'NaN')"
 VISIBLE = """() => Bokeh.documents[0].get_model_by_name("compare-plot").renderers
   .filter(one => one.name && one.visible).map(one => one.name)"""
 AXES = """() => { const plot = Bokeh.documents[0].get_model_by_name("compare-plot")
-  return [plot.left[0].axis_label, plot.right.find(one => one.y_range_name)?.visible ? plot.right[0].axis_label : null] }"""
+  const right = plot.right.find(one => one.y_range_name)
+  return [plot.left[0].axis_label.text, right?.visible ? right.axis_label.text : null] }"""
 
 
 async def write_series(filler: Filler) -> int:

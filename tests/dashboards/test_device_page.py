@@ -28,7 +28,8 @@ UNITS = {"room-1/temperature": "Cel", "room-1/dew-point": "Cel", "room-1/humidit
 LENGTH = "name => Bokeh.documents[0].get_model_by_name(name)?.get_length() ?? 0"
 COLUMN = "([name, column]) => Array.from(Bokeh.documents[0].get_model_by_name(name).get_column(column)).map(String)"
 AXES = """() => { const plot = Bokeh.documents[0].get_model_by_name("live-plot")
-  return [plot.left[0].axis_label, plot.right.find(one => one.y_range_name)?.visible ? plot.right[0].axis_label : null] }"""
+  const right = plot.right.find(one => one.y_range_name)
+  return [plot.left[0].axis_label.text, right?.visible ? right.axis_label.text : null] }"""
 TIPS = """() => { const found = []
   const walk = node => { if (node.shadowRoot) walk(node.shadowRoot); for (const child of node.children ?? []) walk(child)
     if (node.classList?.contains("bk-Tooltip")) found.push((node.shadowRoot ?? node).textContent) }
@@ -138,12 +139,30 @@ async def test_alarms_are_marked_and_listed_and_told_under_the_pointer(
     box = await browser.page.locator("#live .bk-Figure").bounding_box()
     assert box is not None
     await browser.page.mouse.move(box["x"] + box["width"] * 0.85, box["y"] + 100)
+    await browser.page.wait_for_function(f"() => ({TIPS})().includes('temperature')")
+    assert "is hot" not in await browser.page.evaluate(TIPS), "it would lie over the value"
+    await browser.page.mouse.move(box["x"] + box["width"] * 0.85, box["y"] + 12)
     await browser.page.wait_for_function(f"() => ({TIPS})().includes('is hot')")
 
     row.cleared = now_us()
     await write_alarm(settings, row)
     await expect(rows.nth(0)).to_contain_text("cleared")
     assert await browser.page.evaluate("window.hit") is None
+    assert browser.errors == []
+
+
+async def test_names_and_units_are_what_they_say_and_nothing_more(filler: Filler, web: Web, browser: Browser) -> None:
+    units = {"room-1/constructor": r"$$\frac{1}{2}$$", "room-1/toString": "<b>" + "x" * 28, "room-1/valueOf": "V"}
+    await filler.write({name: [(now_us(), 3.5)] for name in units}, units)
+    await browser.page.set_viewport_size({"width": 360, "height": 780})
+    await browser.open(f"{web.url}{PAGE}&metric=constructor&metric=toString")
+    await has_points(browser, "live-points-2", 1)
+    assert await browser.page.evaluate(AXES) == [rf"constructor, {units['room-1/constructor']}", "toString, <b>" + "x" * 28]
+    kind = "() => Bokeh.documents[0].get_model_by_name('live-plot').left[0].axis_label.type"
+    assert await browser.page.evaluate(kind) == "PlainText", "and not TeX"
+    for name, pressed in (("constructor", "true"), ("toString", "true"), ("valueOf", "false")):
+        await expect(metric(browser, name)).to_have_attribute("aria-pressed", pressed)
+    assert await browser.page.evaluate("document.documentElement.scrollWidth") <= 360
     assert browser.errors == []
 
 

@@ -165,6 +165,21 @@ async def test_devices_with_a_location_are_on_a_map_that_asks_nobody(
     assert browser.outside == []
 
 
+async def test_the_map_is_walked_with_the_arrow_keys(filler: Filler, web: Web, browser: Browser, settings: Settings) -> None:
+    await write_fleet(filler, settings)
+    await browser.open(web.url + "/")
+    await expect(browser.page.locator("#fleet .geo canvas")).to_be_visible()
+    await browser.page.locator("#fleet .geo canvas").focus()
+    seen = []
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowUp", "ArrowUp"):
+        await browser.page.keyboard.press(key)
+        seen.append(str(await browser.page.locator("#fleet .geo .tip").text_content()).partition(":")[0])
+    assert seen[1] == "pump-1", "the south-western end"
+    assert seen[3] != "pump-1"
+    await browser.page.keyboard.press("Enter")
+    await browser.page.wait_for_url(re.compile(f"/device\\?id={seen[3]}"))
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_a_phone_shows_the_fleet_without_sideways_scrolling(
     filler: Filler, web: Web, browser: Browser, settings: Settings, theme: str

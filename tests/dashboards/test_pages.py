@@ -99,7 +99,7 @@ async def test_the_axis_says_metric_and_unit_and_the_head_the_value(filler: Fill
     await expect(chosen).to_have_text(re.compile("temperature.*21.5.*°C"))
     await expect(browser.page.locator("#head time")).to_have_text(re.compile("last seen (now|[0-9]+ s ago)"))
     await wait_for_points(browser, "live-points", 1)
-    label = "() => Bokeh.documents[0].get_model_by_name('live-plot').left[0].axis_label"
+    label = "() => Bokeh.documents[0].get_model_by_name('live-plot').left[0].axis_label.text"
     assert await browser.page.evaluate(label) == "temperature, °C"
     assert await browser.page.title() == "room-1 · Isotherm"
 
@@ -243,6 +243,20 @@ async def test_a_page_outlives_the_store(filler: Filler, web: Web, browser: Brow
     await filler.write({SERIES: [after]})
     await wait_for_points(browser, "live-points", 6)
     assert await columns(browser, "live-points") == drawn([*before, after])
+
+
+async def test_what_is_opened_while_the_store_is_away_says_so_and_claims_nothing(
+    web: Web, browser: Browser, valkey: Valkey
+) -> None:
+    valkey.stop()
+    await browser.open(web.url + "/")
+    await expect(browser.page.locator("#fleet .problem")).to_be_visible()
+    await expect(browser.page.locator("#fleet .bar").first).not_to_contain_text("0 devices")
+    answer = await browser.page.goto(web.url + "/admin/devices")
+    assert answer is not None
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+    await expect(browser.page.locator("main")).to_contain_text("The store does not answer")
+    assert "Traceback" not in web.log
 
 
 async def test_dark_mode_is_remembered(filler: Filler, web: Web, browser: Browser) -> None:

@@ -2,6 +2,9 @@
 
 import dataclasses
 
+import pytest
+
+from dashboards.pages.pipeline import Pipeline
 from dashboards.parts import FORGOTTEN_US, SILENT_US, local_parts, reporting
 from dashboards.pipeline import RATE_SECONDS, SAMPLES, Figures, Meter
 from dashboards.rejects import MAX_TEXT_CHARS, row_of
@@ -10,6 +13,7 @@ from isotherm import stackfile
 from isotherm.ledger import Ledger, Line
 from isotherm.rejects import Rejected, RejectRecord
 from isotherm.settings import Settings
+from isotherm.store import client
 
 GOOD = Line(received=12, accepted=10, rejected=2, stored=7, duplicates=1, in_flight=2)
 
@@ -89,6 +93,19 @@ def test_connectors_report_are_silent_and_are_forgotten() -> None:
         ("tcp/a", "ready"),
         ("http/b", "silent"),
     ]
+
+
+@pytest.mark.servers
+async def test_what_was_not_asked_yet_is_not_said_to_be_ready(settings: Settings) -> None:
+    away = settings.model_copy(update={"kafka": "127.0.0.1:1"})
+    async with client.connected(away) as redis:
+        sources = Pipeline.of(redis, away)
+        states = {one.name: one.state for one in await sources.parts._parts()}
+        assert states == {"kafka": "unknown", "store": "unknown"}
+        await sources.log._look()
+        await sources.figures._look()
+        states = {one.name: one.state for one in await sources.parts._parts()}
+        assert (states["kafka"], states["store"]) == ("not ready", "ready")
 
 
 def test_the_parts_of_a_local_stack_are_known_to_its_own_web_process_only(settings: Settings) -> None:
