@@ -31,6 +31,7 @@ OVERLAYS = Path(__file__).parent / "overlays"
 OLDEST = (1, 30)
 """Of Kubernetes: preStop's sleep."""
 READY_SECONDS = 600
+METRICS = ("metrics.k8s.io", "PodMetrics")
 PART_OF = {"app.kubernetes.io/part-of": "isotherm"}
 PLATFORM_SECRETS = ("isotherm", "valkey", "kafka")
 
@@ -77,6 +78,12 @@ def problems(documents: list[Document], cluster: Cluster) -> Iterator[str]:
     yield from _missing_images(documents, cluster)
     if not cluster.storage_classes and any(one["kind"] == "StatefulSet" for one in documents):
         yield "there is no default StorageClass, and Kafka and the store need volumes: install one, such as local-path"
+
+
+def remarks(documents: list[Document], cluster: Cluster) -> Iterator[str]:
+    """Yield what works on a cluster, but less well than the documents mean it, each with its mend."""
+    if any(one["kind"] == "HorizontalPodAutoscaler" for one in documents) and METRICS not in cluster.kinds:
+        yield "the cluster does not know what pods use, so nothing is scaled by it: install metrics-server"
 
 
 def _unknown_kinds(documents: list[Document], cluster: Cluster) -> Iterator[str]:
@@ -162,8 +169,8 @@ def made_secrets(documents: list[Document]) -> dict[str, dict[str, str]]:
     return {name: every[name] for name in PLATFORM_SECRETS if name in secrets_of(documents)}
 
 
-def kubectl(*arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
-    """Run kubectl and return what it prints.
+def kubectl(*arguments: str, stdin: str | None = None, seconds: float = 60, partly: bool = False) -> str:
+    """Run kubectl and return what it prints; with ``partly`` also when it could not print all.
 
     Raises:
         Refused: it is not there or failed.
@@ -176,7 +183,7 @@ def kubectl(*arguments: str, stdin: str | None = None, seconds: float = 60) -> s
         raise Refused("kubectl is not installed") from error
     except subprocess.TimeoutExpired as error:
         raise Refused(f"kubectl {arguments[0]} did not end within {seconds:g} s") from error
-    if done.returncode != 0:
+    if done.returncode != 0 and not (partly and done.stdout):
         raise Refused(f"kubectl {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
 
@@ -208,7 +215,8 @@ def read_cluster(namespace: str) -> Cluster:
         found: list[Document] = json.loads(kubectl("get", what, "--output=json", *options))["items"]
         return found
 
-    resources = [line.split() for line in kubectl("api-resources", "--no-headers").splitlines()]
+    # It fails when the API of somebody else, such as that of metrics, is away, but names all others.
+    resources = [line.split() for line in kubectl("api-resources", "--no-headers", partly=True).splitlines()]
     ports = {
         (port["nodePort"], port["protocol"]): f"{one['metadata']['namespace']}/{one['metadata']['name']}"
         for one in items("services", "--all-namespaces")
@@ -262,6 +270,8 @@ def deploy(overlay: str, *, wait: float) -> None:
     if jobs:
         kubectl("delete", "job", "--ignore-not-found", f"--namespace={namespace}", *jobs)
     print(kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(documents), seconds=120), end="")
+    for remark in remarks(documents, cluster):
+        print(f"Note: {remark}")
     if wait:
         _wait(documents, namespace, wait)
 
@@ -320,10 +330,11 @@ def main() -> None:
             deploy(options.overlay, wait=options.wait)
         elif options.what == "check":
             documents = rendered(options.overlay)
-            found = list(problems(documents, read_cluster(namespace_of(documents))))
+            cluster = read_cluster(namespace_of(documents))
+            found = list(problems(documents, cluster))
             if found:
                 raise Refused("\n".join(f"- {one}" for one in found))
-            print("nothing is in the way")
+            print("nothing is in the way", *(f"Note: {one}" for one in remarks(documents, cluster)), sep="\n")
         else:
             lost = "" if options.keep_data else ", with all readings, devices and users"
             if not options.yes and input(f"Take {options.overlay} away{lost}? Type its name: ") != options.overlay:

@@ -1,0 +1,153 @@
+"""Autoscaling on Kubernetes itself: connectors by the CPU that metrics-server sees, workers by how far KEDA sees them behind.
+
+Thresholds and pauses are smaller than the product's, which a node of two CPUs would not get to, or only within half an hour; what
+is measured, and what follows from it, are the product's own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.infra.fleets import Fleet, end_fleet, start_fleets, wait_until_stored
+from tests.infra.test_node import DRAIN_SECONDS, Local
+from tests.support import autoscaling
+from tests.support.manifests import K8S, named, render
+from tests.support.node import Node
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(1200)]
+
+OVERLAY = """\
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: isotherm
+resources: [../local]
+components: [../../components/autoscaling, ../../components/keda]
+labels:
+  - pairs: {app.kubernetes.io/part-of: isotherm}
+    includeTemplates: true
+patches:
+  - target: {kind: HorizontalPodAutoscaler}
+    patch: |
+      - {op: replace, path: /spec/minReplicas, value: 1}
+      - {op: replace, path: /spec/maxReplicas, value: 3}
+      - {op: replace, path: /spec/metrics/0/resource/target/averageValue, value: 100m}
+      - {op: replace, path: /spec/behavior/scaleDown, value: {stabilizationWindowSeconds: 15}}
+  - target: {kind: ScaledObject}
+    patch: |
+      - {op: replace, path: /spec/minReplicaCount, value: 1}
+      - {op: replace, path: /spec/maxReplicaCount, value: 3}
+      - {op: replace, path: /spec/advanced/horizontalPodAutoscalerConfig/behavior/scaleDown, value: {stabilizationWindowSeconds: 15}}
+  # So that one of them is too slow for what the node's other processes can send.
+  - target: {kind: Deployment, name: isotherm-worker}
+    patch: |
+      - {op: add, path: /spec/template/spec/containers/0/resources/limits/cpu, value: 200m}
+"""
+
+FLEETS = ("steady", "heavy", "late")
+
+SCALE_SECONDS = 240.0
+"""The controller looks every 15 s, at what was measured within 15 s, and it takes a process of ours some seconds to start."""
+
+POLL_SECONDS = 0.5
+
+LATE_RECORDS = 20_000
+"""Ten workers' work by the threshold of the product."""
+
+
+@pytest.fixture(scope="module")
+def scaled(one_node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    if reason := autoscaling.available():
+        pytest.fail(reason)
+    k8s = tmp_path_factory.mktemp("scaled") / "k8s"
+    shutil.copytree(K8S, k8s)
+    overlay = k8s / "overlays/scaled"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(OVERLAY)
+    with autoscaling.metrics_server(one_node.plane), autoscaling.keda(one_node.plane):
+        try:
+            said = deploy(one_node, k8s, "deploy")
+            yield Local(one_node, render(overlay), said)
+        finally:
+            deploy(one_node, k8s, "undeploy", "--yes")
+
+
+def deploy(node: Node, k8s: Path, what: str, *options: str) -> str:
+    """Run the copy's deploy.py; raises AssertionError with what it says when it fails."""
+    command = [sys.executable, str(k8s / "deploy.py"), what, "scaled", *options]
+    done = subprocess.run(command, env=node.plane.environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_it_goes_by_is_known_of_every_part(scaled: Local) -> None:
+    names = {f"isotherm-{part}" for part in ("tcp", "http", "coap", "web")} | {"keda-hpa-isotherm-worker"}
+
+    def seen() -> set[str]:
+        found = set()
+        for one in scaled.node.plane.items("horizontalpodautoscalers", "--namespace=isotherm"):
+            conditions = {each["type"]: each["status"] for each in one["status"].get("conditions", ())}
+            if conditions.get("ScalingActive") == "True" and one["status"].get("currentMetrics"):
+                found.add(one["metadata"]["name"])
+        return found
+
+    scaled.node.plane.until(lambda: seen() == names, "what is scaled by is known")
+
+
+def test_a_connector_is_scaled_up_under_load_and_back_and_no_acknowledged_reading_is_lost(scaled: Local) -> None:
+    steady, heavy = Fleet("steady", "http", devices=5, rate_hz=5, first=100), Fleet("heavy", "http", 50, 10, first=200)
+    start_fleets(scaled.kubectl, scaled.documents, [steady, heavy])
+    wait_for(scaled, "isotherm-http", lambda count: count > 1)
+    accounts = {heavy.name: end_fleet(scaled.kubectl, heavy.name)}
+    wait_for(scaled, "isotherm-http", lambda count: count == 1)
+    accounts[steady.name] = end_fleet(scaled.kubectl, steady.name)
+    wait_until_stored(scaled.isotherm, FLEETS, accounts, DRAIN_SECONDS)
+
+
+def test_workers_are_scaled_up_while_they_are_behind_and_back_and_nothing_is_stored_twice(scaled: Local) -> None:
+    pause(scaled, "autoscaling.keda.sh/paused-replicas=0")
+    wait_for(scaled, "isotherm-worker", lambda count: count == 0)
+    fleet = Fleet("late", "http", devices=50, rate_hz=10, first=300)
+    start_fleets(scaled.kubectl, scaled.documents, [fleet])
+    scaled.node.plane.until(lambda: lag(scaled) > LATE_RECORDS, "workers have something to do")
+    pause(scaled, "autoscaling.keda.sh/paused-replicas-")
+    wait_for(scaled, "isotherm-worker", lambda count: count == 3)
+    account = end_fleet(scaled.kubectl, fleet.name)
+    wait_for(scaled, "isotherm-worker", lambda count: count == 1)
+    assert lag(scaled) < 2000
+    wait_until_stored(scaled.isotherm, FLEETS, {fleet.name: account}, DRAIN_SECONDS)
+
+
+def pause(scaled: Local, annotation: str) -> None:
+    """Let KEDA keep a number, or, with a dash, go on."""
+    scaled.kubectl("annotate", "scaledobject", "isotherm-worker", annotation)
+
+
+def lag(scaled: Local) -> int:
+    """Return what KEDA is told."""
+    ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:7390/lag').read().decode())"
+    answer = json.loads(scaled.kubectl("exec", "deployment/isotherm-web", "--", "python3", "-c", ask))
+    return int(answer["records"])
+
+
+def wait_for(scaled: Local, deployment: str, holds: Callable[[int], bool]) -> None:
+    """Wait until a Deployment has such a number of pods, all of them ready."""
+    deadline = time.monotonic() + SCALE_SECONDS
+    while True:
+        found = named(scaled.node.plane.items("deployments", "--namespace=isotherm"), "Deployment", deployment)
+        wanted, ready = found["spec"]["replicas"], found["status"].get("readyReplicas", 0)
+        if holds(wanted) and ready == wanted == found["status"]["replicas"]:
+            return
+        assert time.monotonic() < deadline, f"{deployment} has {ready} of {wanted} pods\n{autoscalers(scaled)}"
+        time.sleep(POLL_SECONDS)
+
+
+def autoscalers(scaled: Local) -> str:
+    return scaled.kubectl("describe", "horizontalpodautoscalers")
