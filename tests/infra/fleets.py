@@ -49,7 +49,12 @@ class Fleet:
             "--rate", str(self.rate_hz), "--devices", str(self.devices), "--first", str(self.first),
         ]  # fmt: skip
         labels = {**template["metadata"]["labels"], "isotherm/needs-mqtt": "true"}
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "labels": labels}, "spec": template["spec"]}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.name, "labels": labels},
+            "spec": template["spec"],
+        }
 
 
 def start_fleets(kubectl: Kubectl, documents: list[Document], fleets: Sequence[Fleet]) -> None:

@@ -151,9 +151,7 @@ def _stranger(local: Local) -> Iterator[None]:
 
 
 def test_all_of_ours_is_exchanged_at_once_under_load_and_no_acknowledged_reading_is_lost(local: Local) -> None:
-    fleets = [
-        Fleet(protocol, protocol, DEVICES, RATE, first=100 * number) for number, protocol in enumerate(LOAD, start=1)
-    ]
+    fleets = [Fleet(protocol, protocol, DEVICES, RATE, first=100 * number) for number, protocol in enumerate(LOAD, start=1)]
     start_fleets(local.kubectl, local.documents, fleets)
     deadline = time.monotonic() + DRAIN_SECONDS
     while not all((found := stored(local.isotherm, list(LOAD)))[protocol] for protocol in LOAD):

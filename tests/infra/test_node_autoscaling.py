@@ -1,7 +1,7 @@
-"""Autoscaling on Kubernetes itself: connectors by the CPU that metrics-server sees, workers by how far KEDA sees them behind.
+"""Autoscaling on Kubernetes itself: connectors by the CPU that metrics-server sees, workers by the lag that KEDA sees.
 
-Thresholds and pauses are smaller than the product's, which a node of two CPUs would not get to, or only within half an hour; what
-is measured, and what follows from it, are the product's own.
+Thresholds and pauses are smaller than the product's, which a node of two CPUs would not get to, or only within half an hour;
+what is measured, and what follows from it, are the product's own.
 """
 
 from __future__ import annotations
@@ -29,32 +29,34 @@ apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 namespace: isotherm
 resources: [../local]
-components: [../../components/autoscaling, ../../components/keda]
+components: [{components}]
 labels:
-  - pairs: {app.kubernetes.io/part-of: isotherm}
+  - pairs: {{app.kubernetes.io/part-of: isotherm}}
     includeTemplates: true
 patches:
-  - target: {kind: HorizontalPodAutoscaler}
+  - target: {{kind: HorizontalPodAutoscaler}}
     patch: |
-      - {op: replace, path: /spec/minReplicas, value: 1}
-      - {op: replace, path: /spec/maxReplicas, value: 3}
-      - {op: replace, path: /spec/metrics/0/resource/target/averageValue, value: 100m}
-      - {op: replace, path: /spec/behavior/scaleDown, value: {stabilizationWindowSeconds: 15}}
-  - target: {kind: ScaledObject}
+      - {{op: replace, path: /spec/minReplicas, value: 1}}
+      - {{op: replace, path: /spec/maxReplicas, value: 3}}
+      - {{op: replace, path: /spec/metrics/0/resource/target/averageValue, value: 100m}}
+      - {{op: replace, path: /spec/behavior/scaleDown, value: {{stabilizationWindowSeconds: 15}}}}
+  - target: {{kind: ScaledObject}}
     patch: |
-      - {op: replace, path: /spec/minReplicaCount, value: 1}
-      - {op: replace, path: /spec/maxReplicaCount, value: 3}
-      - {op: replace, path: /spec/advanced/horizontalPodAutoscalerConfig/behavior/scaleDown, value: {stabilizationWindowSeconds: 15}}
-  # So that one of them is too slow for what the node's other processes can send.
-  - target: {kind: Deployment, name: isotherm-worker}
+      - {{op: replace, path: /spec/minReplicaCount, value: 1}}
+      - {{op: replace, path: /spec/maxReplicaCount, value: 3}}
+      - op: replace
+        path: /spec/advanced/horizontalPodAutoscalerConfig/behavior/scaleDown
+        value: {{stabilizationWindowSeconds: 15}}
+  # So that what they have to catch up with takes them longer than it takes to see that they are late.
+  - target: {{kind: Deployment, name: isotherm-worker}}
     patch: |
-      - {op: add, path: /spec/template/spec/containers/0/resources/limits/cpu, value: 200m}
+      - {{op: add, path: /spec/template/spec/containers/0/resources/limits/cpu, value: 200m}}
 """
 
 FLEETS = ("steady", "heavy", "late")
 
 SCALE_SECONDS = 240.0
-"""The controller looks every 15 s, at what was measured within 15 s, and it takes a process of ours some seconds to start."""
+"""The controller looks every 15 s, at what was measured within 15 s; then a process of ours takes some seconds to start."""
 
 POLL_SECONDS = 0.5
 
@@ -63,23 +65,46 @@ LATE_RECORDS = 20_000
 
 
 @pytest.fixture(scope="module")
-def scaled(one_node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def k8s(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of infra/k8s, for an overlay of its own."""
+    folder = tmp_path_factory.mktemp("scaled") / "k8s"
+    shutil.copytree(K8S, folder)
+    (folder / "overlays/scaled").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scaled(one_node: Node, k8s: Path) -> Iterator[Local]:
+    """The overlay ``local`` with connectors and pages that are scaled."""
     if reason := autoscaling.available():
         pytest.fail(reason)
-    k8s = tmp_path_factory.mktemp("scaled") / "k8s"
-    shutil.copytree(K8S, k8s)
-    overlay = k8s / "overlays/scaled"
-    overlay.mkdir()
-    (overlay / "kustomization.yaml").write_text(OVERLAY)
-    with autoscaling.metrics_server(one_node.plane), autoscaling.keda(one_node.plane):
+    with autoscaling.metrics_server(one_node.plane):
         try:
-            said = deploy(one_node, k8s, "deploy")
-            yield Local(one_node, render(overlay), said)
+            said = deploy(one_node, k8s, "autoscaling")
+            yield Local(one_node, render(k8s / "overlays/scaled"), said)
         finally:
-            deploy(one_node, k8s, "undeploy", "--yes")
+            run(one_node, k8s, "undeploy", "--yes")
 
 
-def deploy(node: Node, k8s: Path, what: str, *options: str) -> str:
+@pytest.fixture(scope="module")
+def watched(scaled: Local, k8s: Path) -> Iterator[Local]:
+    """The same with workers that are scaled as well."""
+    with autoscaling.keda(scaled.node.plane):
+        try:
+            deploy(scaled.node, k8s, "autoscaling", "keda")
+            yield scaled
+        finally:  # while there is somebody who lets go of it
+            scaled.kubectl("delete", "scaledobject", "isotherm-worker", "--ignore-not-found")
+
+
+def deploy(node: Node, k8s: Path, *components: str) -> str:
+    """Write the overlay and deploy it."""
+    listed = ", ".join(f"../../components/{name}" for name in components)
+    (k8s / "overlays/scaled/kustomization.yaml").write_text(OVERLAY.format(components=listed))
+    return run(node, k8s, "deploy")
+
+
+def run(node: Node, k8s: Path, what: str, *options: str) -> str:
     """Run the copy's deploy.py; raises AssertionError with what it says when it fails."""
     command = [sys.executable, str(k8s / "deploy.py"), what, "scaled", *options]
     done = subprocess.run(command, env=node.plane.environment, capture_output=True, text=True, timeout=600, check=False)
@@ -87,18 +112,19 @@ def deploy(node: Node, k8s: Path, what: str, *options: str) -> str:
     return done.stdout
 
 
-def test_what_it_goes_by_is_known_of_every_part(scaled: Local) -> None:
-    names = {f"isotherm-{part}" for part in ("tcp", "http", "coap", "web")} | {"keda-hpa-isotherm-worker"}
+def test_what_pods_use_is_known_of_every_part_that_is_scaled_by_it(scaled: Local) -> None:
+    parts = {f"isotherm-{part}" for part in ("tcp", "http", "coap", "web")}
+    scaled.node.plane.until(lambda: parts <= active(scaled), "what is scaled by is known")
 
-    def seen() -> set[str]:
-        found = set()
-        for one in scaled.node.plane.items("horizontalpodautoscalers", "--namespace=isotherm"):
-            conditions = {each["type"]: each["status"] for each in one["status"].get("conditions", ())}
-            if conditions.get("ScalingActive") == "True" and one["status"].get("currentMetrics"):
-                found.add(one["metadata"]["name"])
-        return found
 
-    scaled.node.plane.until(lambda: seen() == names, "what is scaled by is known")
+def active(scaled: Local) -> set[str]:
+    """Return the autoscalers that know what they go by."""
+    found = set()
+    for one in scaled.node.plane.items("horizontalpodautoscalers", "--namespace=isotherm"):
+        conditions = {each["type"]: each["status"] for each in one["status"].get("conditions", ())}
+        if conditions.get("ScalingActive") == "True" and one["status"].get("currentMetrics"):
+            found.add(one["metadata"]["name"])
+    return found
 
 
 def test_a_connector_is_scaled_up_under_load_and_back_and_no_acknowledged_reading_is_lost(scaled: Local) -> None:
@@ -111,18 +137,18 @@ def test_a_connector_is_scaled_up_under_load_and_back_and_no_acknowledged_readin
     wait_until_stored(scaled.isotherm, FLEETS, accounts, DRAIN_SECONDS)
 
 
-def test_workers_are_scaled_up_while_they_are_behind_and_back_and_nothing_is_stored_twice(scaled: Local) -> None:
-    pause(scaled, "autoscaling.keda.sh/paused-replicas=0")
-    wait_for(scaled, "isotherm-worker", lambda count: count == 0)
+def test_workers_are_scaled_up_while_they_are_behind_and_back_and_nothing_is_stored_twice(watched: Local) -> None:
+    pause(watched, "autoscaling.keda.sh/paused-replicas=0")
+    wait_for(watched, "isotherm-worker", lambda count: count == 0)
     fleet = Fleet("late", "http", devices=50, rate_hz=10, first=300)
-    start_fleets(scaled.kubectl, scaled.documents, [fleet])
-    scaled.node.plane.until(lambda: lag(scaled) > LATE_RECORDS, "workers have something to do")
-    pause(scaled, "autoscaling.keda.sh/paused-replicas-")
-    wait_for(scaled, "isotherm-worker", lambda count: count == 3)
-    account = end_fleet(scaled.kubectl, fleet.name)
-    wait_for(scaled, "isotherm-worker", lambda count: count == 1)
-    assert lag(scaled) < 2000
-    wait_until_stored(scaled.isotherm, FLEETS, {fleet.name: account}, DRAIN_SECONDS)
+    start_fleets(watched.kubectl, watched.documents, [fleet])
+    watched.node.plane.until(lambda: lag(watched) > LATE_RECORDS, "workers have something to do")
+    pause(watched, "autoscaling.keda.sh/paused-replicas-")
+    wait_for(watched, "isotherm-worker", lambda count: count == 3)
+    account = end_fleet(watched.kubectl, fleet.name)
+    wait_for(watched, "isotherm-worker", lambda count: count == 1)
+    assert lag(watched) < 2000
+    wait_until_stored(watched.isotherm, FLEETS, {fleet.name: account}, DRAIN_SECONDS)
 
 
 def pause(scaled: Local, annotation: str) -> None:
@@ -143,7 +169,7 @@ def wait_for(scaled: Local, deployment: str, holds: Callable[[int], bool]) -> No
     while True:
         found = named(scaled.node.plane.items("deployments", "--namespace=isotherm"), "Deployment", deployment)
         wanted, ready = found["spec"]["replicas"], found["status"].get("readyReplicas", 0)
-        if holds(wanted) and ready == wanted == found["status"]["replicas"]:
+        if holds(wanted) and ready == wanted == found["status"].get("replicas", 0):
             return
         assert time.monotonic() < deadline, f"{deployment} has {ready} of {wanted} pods\n{autoscalers(scaled)}"
         time.sleep(POLL_SECONDS)
