@@ -38,7 +38,7 @@ def metrics_server(plane: ControlPlane) -> Iterator[None]:
 
 @contextmanager
 def keda(plane: ControlPlane) -> Iterator[None]:
-    """KEDA's operator and its API of metrics for the length of the block, without the webhooks that check what is applied."""
+    """KEDA's operator and its API of metrics for the length of the block, without webhooks, which check what is applied."""
     with _running(plane, _read("keda.yaml", KEDA), "v1beta1.external.metrics.k8s.io"):
         yield
 
