@@ -38,7 +38,7 @@ patches:
     patch: |
       - {{op: replace, path: /spec/minReplicas, value: 1}}
       - {{op: replace, path: /spec/maxReplicas, value: 3}}
-      - {{op: replace, path: /spec/metrics/0/resource/target/averageValue, value: 100m}}
+      - {{op: replace, path: /spec/metrics/0/resource/target/averageValue, value: 60m}}
       - {{op: replace, path: /spec/behavior/scaleDown, value: {{stabilizationWindowSeconds: 15}}}}
   - target: {{kind: ScaledObject}}
     patch: |
@@ -53,7 +53,7 @@ patches:
       - {{op: add, path: /spec/template/spec/containers/0/resources/limits/cpu, value: 200m}}
 """
 
-FLEETS = ("steady", "heavy", "late")
+FLEETS = ("heavy", "steady", "late")
 
 SCALE_SECONDS = 240.0
 """The controller looks every 15 s, at what was measured within 15 s; then a process of ours takes some seconds to start."""
@@ -127,10 +127,13 @@ def active(scaled: Local) -> set[str]:
     return found
 
 
-def test_a_connector_is_scaled_up_under_load_and_back_and_no_acknowledged_reading_is_lost(scaled: Local) -> None:
-    steady, heavy = Fleet("steady", "http", devices=5, rate_hz=5, first=100), Fleet("heavy", "http", 50, 10, first=200)
-    start_fleets(scaled.kubectl, scaled.documents, [steady, heavy])
+def test_a_connector_is_scaled_up_under_load_and_back_and_no_acknowledged_reading_is_lost(scaled: Local, k8s: Path) -> None:
+    heavy, steady = Fleet("heavy", "http", devices=100, rate_hz=10, first=100), Fleet("steady", "http", 20, 5, first=200)
+    start_fleets(scaled.kubectl, scaled.documents, [heavy])
     wait_for(scaled, "isotherm-http", lambda count: count > 1)
+    run(scaled.node, k8s, "deploy", "--wait", "0")
+    assert replicas(scaled, "isotherm-http")[0] > 1, "a deploy leaves it alone"
+    start_fleets(scaled.kubectl, scaled.documents, [steady])  # which comes to all of them
     accounts = {heavy.name: end_fleet(scaled.kubectl, heavy.name)}
     wait_for(scaled, "isotherm-http", lambda count: count == 1)
     accounts[steady.name] = end_fleet(scaled.kubectl, steady.name)
@@ -167,13 +170,15 @@ def wait_for(scaled: Local, deployment: str, holds: Callable[[int], bool]) -> No
     """Wait until a Deployment has such a number of pods, all of them ready."""
     deadline = time.monotonic() + SCALE_SECONDS
     while True:
-        found = named(scaled.node.plane.items("deployments", "--namespace=isotherm"), "Deployment", deployment)
-        wanted, ready = found["spec"]["replicas"], found["status"].get("readyReplicas", 0)
-        if holds(wanted) and ready == wanted == found["status"].get("replicas", 0):
+        wanted, there, ready = replicas(scaled, deployment)
+        if holds(wanted) and wanted == there == ready:
             return
-        assert time.monotonic() < deadline, f"{deployment} has {ready} of {wanted} pods\n{autoscalers(scaled)}"
+        said = f"{deployment}: {ready} of {wanted} pods are ready"
+        assert time.monotonic() < deadline, f"{said}\n{scaled.kubectl('describe', 'horizontalpodautoscalers')}"
         time.sleep(POLL_SECONDS)
 
 
-def autoscalers(scaled: Local) -> str:
-    return scaled.kubectl("describe", "horizontalpodautoscalers")
+def replicas(scaled: Local, deployment: str) -> tuple[int, int, int]:
+    """Return how many pods a Deployment is to have, has, and has that are ready."""
+    found = named(scaled.node.plane.items("deployments", "--namespace=isotherm"), "Deployment", deployment)
+    return found["spec"]["replicas"], found["status"].get("replicas", 0), found["status"].get("readyReplicas", 0)
