@@ -66,7 +66,7 @@ vm-lab:
 
 AUTOSCALING := $(addprefix .k8s-lab/,metrics-server metrics-server.yaml keda-operator keda-adapter keda.yaml)
 
-# Deployments on Kubernetes itself, without nodes and with one, built of its modules with Go: a quarter of an hour of CPU the first time.
+# Deployments on Kubernetes itself, without nodes and with one, built of its modules with Go: half an hour of CPU the first time.
 k8s-lab: $(VENV)/ready-dev .k8s-lab/hyperkube .k8s-lab/etcd .k8s-lab/dns .k8s-lab/policies $(AUTOSCALING)
 	@tests/prepare.sh
 	@ISOTHERM_K8S_LAB=1 $(BIN)/pytest tests/infra/test_cluster.py tests/infra/test_node.py tests/infra/test_node_hosts.py \
