@@ -41,7 +41,7 @@ patches:
       - {{op: replace, path: /spec/behavior/scaleDown, value: {{stabilizationWindowSeconds: 15}}}}
   - target: {{kind: HorizontalPodAutoscaler, name: isotherm-http}}
     patch: |
-      - {{op: replace, path: /spec/metrics/0/resource/target/averageValue, value: 20m}}
+      - {{op: replace, path: /spec/metrics/0/resource/target/averageValue, value: 30m}}
   - target: {{kind: ScaledObject}}
     patch: |
       - {{op: replace, path: /spec/minReplicaCount, value: 1}}
@@ -140,7 +140,7 @@ def test_a_deploy_is_possible_while_nobody_knows_what_pods_use(scaled: Local, k8
 
 
 def test_a_connector_is_scaled_up_under_load_and_back_and_no_acknowledged_reading_is_lost(scaled: Local, k8s: Path) -> None:
-    heavy, steady = Fleet("heavy", "http", devices=100, rate_hz=10, first=100), Fleet("steady", "http", 20, 5, first=200)
+    heavy, steady = Fleet("heavy", "http", devices=100, rate_hz=10, first=100), Fleet("steady", "http", 20, 0.5, first=200)
     start_fleets(scaled.kubectl, scaled.documents, [heavy])
     wait_for(scaled, "isotherm-http", lambda count: count > 1)
     run(scaled.node, k8s, "deploy", "--wait", "0")
