@@ -169,8 +169,8 @@ def made_secrets(documents: list[Document]) -> dict[str, dict[str, str]]:
     return {name: every[name] for name in PLATFORM_SECRETS if name in secrets_of(documents)}
 
 
-def kubectl(*arguments: str, stdin: str | None = None, seconds: float = 60, partly: bool = False) -> str:
-    """Run kubectl and return what it prints; with ``partly`` also when it could not print all.
+def kubectl(*arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
+    """Run kubectl and return what it prints.
 
     Raises:
         Refused: it is not there or failed.
@@ -183,7 +183,7 @@ def kubectl(*arguments: str, stdin: str | None = None, seconds: float = 60, part
         raise Refused("kubectl is not installed") from error
     except subprocess.TimeoutExpired as error:
         raise Refused(f"kubectl {arguments[0]} did not end within {seconds:g} s") from error
-    if done.returncode != 0 and not (partly and done.stdout):
+    if done.returncode != 0:
         raise Refused(f"kubectl {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
 
@@ -215,8 +215,7 @@ def read_cluster(namespace: str) -> Cluster:
         found: list[Document] = json.loads(kubectl("get", what, "--output=json", *options))["items"]
         return found
 
-    # It fails when the API of somebody else, such as that of metrics, is away, but names all others.
-    resources = [line.split() for line in kubectl("api-resources", "--no-headers", partly=True).splitlines()]
+    resources = [line.split() for line in kubectl("api-resources", "--no-headers").splitlines()]
     ports = {
         (port["nodePort"], port["protocol"]): f"{one['metadata']['namespace']}/{one['metadata']['name']}"
         for one in items("services", "--all-namespaces")

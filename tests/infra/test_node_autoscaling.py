@@ -130,15 +130,6 @@ def active(scaled: Local) -> set[str]:
     return found
 
 
-def test_a_deploy_is_possible_while_nobody_knows_what_pods_use(scaled: Local, k8s: Path) -> None:
-    plane, api = scaled.node.plane, "apiservice/v1beta1.metrics.k8s.io"
-    plane.kubectl("scale", "--namespace=kube-system", "deployment/metrics-server", "--replicas=0")
-    plane.kubectl("wait", api, "--for=condition=Available=False", "--timeout=180s")
-    assert "install metrics-server" in run(scaled.node, k8s, "check")
-    plane.kubectl("scale", "--namespace=kube-system", "deployment/metrics-server", "--replicas=1")
-    plane.kubectl("wait", api, "--for=condition=Available", "--timeout=180s")
-
-
 def test_a_connector_is_scaled_up_under_load_and_back_and_no_acknowledged_reading_is_lost(scaled: Local, k8s: Path) -> None:
     heavy, steady = Fleet("heavy", "http", devices=100, rate_hz=10, first=100), Fleet("steady", "http", 20, 0.5, first=200)
     start_fleets(scaled.kubectl, scaled.documents, [heavy])
