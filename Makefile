@@ -64,10 +64,13 @@ bench: setup
 vm-lab:
 	@$(PYTHON) infra/vagrant/vm_lab/run.py $(ARGS)
 
-# Deployments on Kubernetes itself, without nodes and with one, built of its modules with Go: a quarter of an hour of CPU the first time.
-k8s-lab: $(VENV)/ready-dev .k8s-lab/hyperkube .k8s-lab/etcd .k8s-lab/dns .k8s-lab/policies
+AUTOSCALING := $(addprefix .k8s-lab/,metrics-server metrics-server.yaml keda-operator keda-adapter keda.yaml)
+
+# Deployments on Kubernetes itself, without nodes and with one, built of its modules with Go: half an hour of CPU the first time.
+k8s-lab: $(VENV)/ready-dev .k8s-lab/hyperkube .k8s-lab/etcd .k8s-lab/dns .k8s-lab/policies $(AUTOSCALING)
 	@tests/prepare.sh
-	@ISOTHERM_K8S_LAB=1 $(BIN)/pytest tests/infra/test_cluster.py tests/infra/test_node.py tests/infra/test_node_hosts.py $(ARGS)
+	@ISOTHERM_K8S_LAB=1 $(BIN)/pytest tests/infra/test_cluster.py tests/infra/test_node.py tests/infra/test_node_hosts.py \
+		tests/infra/test_node_autoscaling.py $(ARGS)
 
 .k8s-lab/%: tests/peers/kubernetes/%/main.go tests/peers/kubernetes/%/go.sum
 	@echo "Building Kubernetes' $* …"
@@ -76,6 +79,22 @@ k8s-lab: $(VENV)/ready-dev .k8s-lab/hyperkube .k8s-lab/etcd .k8s-lab/dns .k8s-la
 # It says which version it is, as its own builds do.
 KUBERNETES := -s -w -X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 \
 	-X k8s.io/component-base/version.gitMinor=34
+
+# What Kubernetes scales by: programs and manifests are those of their modules.
+.k8s-lab/metrics-server: FROM := sigs.k8s.io/metrics-server/cmd/metrics-server
+.k8s-lab/keda-operator: FROM := github.com/kedacore/keda/v2/cmd/operator
+.k8s-lab/keda-adapter: FROM := github.com/kedacore/keda/v2/cmd/adapter
+.k8s-lab/metrics-server .k8s-lab/keda-operator .k8s-lab/keda-adapter: tests/peers/kubernetes/autoscaling/go.sum
+	@echo "Building $(@F) …"
+	@cd $(<D) && CGO_ENABLED=0 go build -buildvcs=false -ldflags "-s -w" -o $(CURDIR)/$@ $(FROM)
+
+.k8s-lab/metrics-server.yaml: FROM := sigs.k8s.io/metrics-server
+.k8s-lab/metrics-server.yaml: FOLDER := manifests/base
+.k8s-lab/keda.yaml: FROM := github.com/kedacore/keda/v2
+.k8s-lab/keda.yaml: FOLDER := config/minimal
+.k8s-lab/metrics-server.yaml .k8s-lab/keda.yaml: tests/peers/kubernetes/autoscaling/go.sum | $(VENV)/ready
+	@mkdir -p $(@D)
+	@$(BIN)/kubectl kustomize "$$(cd $(<D) && go mod download $(FROM) && go list -m -f '{{.Dir}}' $(FROM))/$(FOLDER)" >$@
 
 # infra/compose.yaml with Docker's own engine and compose, built of their modules with Go: five minutes of CPU the first time.
 compose-lab: $(VENV)/ready-dev .compose-lab/dockerd .compose-lab/docker-proxy .compose-lab/docker-compose

@@ -36,23 +36,27 @@ class LogSource(Source[Log]):
     """Asks Kafka for all sessions of this process."""
 
     def __init__(self, redis: Client, settings: Settings) -> None:
-        super().__init__("Kafka", self._log, seconds=LOOK_SECONDS)
-        self._redis = redis
-        self._settings = settings
+        super().__init__("Kafka", lambda: look_at(redis, settings), seconds=LOOK_SECONDS)
 
-    async def _log(self) -> Log:
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                id = await kafka.cluster_id(self._settings)
-                async with kafka.Reader(self._settings) as reader:
-                    ends = await reader.ends(READINGS)
-        except kafka.AWAY as error:
-            raise Unavailable(f"Kafka at {self._settings.kafka} does not answer") from error
-        # After the ends: what is stored meanwhile makes the lag smaller, never greater than it was.
-        with answering():
-            async with self._redis.pipeline(transaction=False) as look:
-                for partition in ends:
-                    look.hget(layout.progress_key(partition, layout.STORER, id), "next")
-                applied = await look.execute()
-        lag = [max(0, end - int(at or start)) for (start, end), at in zip(ends.values(), applied, strict=True)]
-        return Log(id, lag)
+
+async def look_at(redis: Client, settings: Settings) -> Log:
+    """Ask Kafka and the store how the log is now.
+
+    Raises:
+        Unavailable: one of them does not answer.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            id = await kafka.cluster_id(settings)
+            async with kafka.Reader(settings) as reader:
+                ends = await reader.ends(READINGS)
+    except kafka.AWAY as error:
+        raise Unavailable(f"Kafka at {settings.kafka} does not answer") from error
+    # After the ends: what is stored meanwhile makes the lag smaller, never greater than it was.
+    with answering():
+        async with redis.pipeline(transaction=False) as look:
+            for partition in ends:
+                look.hget(layout.progress_key(partition, layout.STORER, id), "next")
+            applied = await look.execute()
+    lag = [max(0, end - int(at or start)) for (start, end), at in zip(ends.values(), applied, strict=True)]
+    return Log(id, lag)

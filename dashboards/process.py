@@ -19,6 +19,7 @@ from dashboards import web
 from dashboards.api import stream
 from dashboards.feed import Feed
 from dashboards.guard import Guard
+from dashboards.log import look_at
 from isotherm import health
 from isotherm.errors import SettingsError, Unavailable
 from isotherm.process import stop_signal
@@ -52,11 +53,17 @@ async def run(settings: Settings) -> None:
         gc.freeze()  # a session is one heap of cycles: freeing it must not walk all of Panel and hold everybody up
         async with contextlib.AsyncExitStack() as beside:
             if settings.health_port:  # what the pages' own port says is for whoever may see the pages
-                await beside.enter_async_context(health.served(settings, lambda: web.waiting_for(settings)))
+                served = health.served(settings, lambda: web.waiting_for(settings), lag=lambda: _lag(redis, settings))
+                await beside.enter_async_context(served)
             await _serve(app, listener, stop)
     finally:
         await redis.aclose()
         listener.close()
+
+
+async def _lag(redis: client.Client, settings: Settings) -> dict[str, int]:
+    """Return how many records of Kafka are not stored yet, by which workers are scaled (infra/k8s/components/keda)."""
+    return {"records": sum((await look_at(redis, settings)).lag)}
 
 
 async def _check_store(settings: Settings) -> None:

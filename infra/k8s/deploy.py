@@ -31,6 +31,7 @@ OVERLAYS = Path(__file__).parent / "overlays"
 OLDEST = (1, 30)
 """Of Kubernetes: preStop's sleep."""
 READY_SECONDS = 600
+METRICS = ("metrics.k8s.io", "PodMetrics")
 PART_OF = {"app.kubernetes.io/part-of": "isotherm"}
 PLATFORM_SECRETS = ("isotherm", "valkey", "kafka")
 
@@ -77,6 +78,12 @@ def problems(documents: list[Document], cluster: Cluster) -> Iterator[str]:
     yield from _missing_images(documents, cluster)
     if not cluster.storage_classes and any(one["kind"] == "StatefulSet" for one in documents):
         yield "there is no default StorageClass, and Kafka and the store need volumes: install one, such as local-path"
+
+
+def remarks(documents: list[Document], cluster: Cluster) -> Iterator[str]:
+    """Yield what works on a cluster, but less well than the documents mean it, each with its mend."""
+    if any(one["kind"] == "HorizontalPodAutoscaler" for one in documents) and METRICS not in cluster.kinds:
+        yield "the cluster does not know what pods use, so nothing is scaled by it: install metrics-server"
 
 
 def _unknown_kinds(documents: list[Document], cluster: Cluster) -> Iterator[str]:
@@ -262,6 +269,8 @@ def deploy(overlay: str, *, wait: float) -> None:
     if jobs:
         kubectl("delete", "job", "--ignore-not-found", f"--namespace={namespace}", *jobs)
     print(kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(documents), seconds=120), end="")
+    for remark in remarks(documents, cluster):
+        print(f"Note: {remark}")
     if wait:
         _wait(documents, namespace, wait)
 
@@ -320,10 +329,11 @@ def main() -> None:
             deploy(options.overlay, wait=options.wait)
         elif options.what == "check":
             documents = rendered(options.overlay)
-            found = list(problems(documents, read_cluster(namespace_of(documents))))
+            cluster = read_cluster(namespace_of(documents))
+            found = list(problems(documents, cluster))
             if found:
                 raise Refused("\n".join(f"- {one}" for one in found))
-            print("nothing is in the way")
+            print("nothing is in the way", *(f"Note: {one}" for one in remarks(documents, cluster)), sep="\n")
         else:
             lost = "" if options.keep_data else ", with all readings, devices and users"
             if not options.yes and input(f"Take {options.overlay} away{lost}? Type its name: ") != options.overlay:

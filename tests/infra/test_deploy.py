@@ -34,6 +34,14 @@ def test_nothing_is_in_the_way_of_a_good_cluster(documents: list[Document]) -> N
     assert list(deploy.problems(documents, cluster(documents))) == []
 
 
+def test_a_cluster_that_cannot_scale_by_what_pods_use_is_told_of() -> None:
+    assert list(deploy.remarks(LOCAL, cluster(LOCAL))) == []
+    (found,) = deploy.remarks(CLUSTER, cluster(CLUSTER))
+    assert found.endswith("install metrics-server")
+    known = cluster(CLUSTER).kinds | {("metrics.k8s.io", "PodMetrics")}
+    assert list(deploy.remarks(CLUSTER, cluster(CLUSTER, kinds=known))) == []
+
+
 def test_an_old_cluster_is_refused() -> None:
     assert list(deploy.problems(LOCAL, cluster(LOCAL, version=(1, 28)))) == [
         "the cluster is Kubernetes 1.28: 1.30 or later is needed"

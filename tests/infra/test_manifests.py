@@ -6,13 +6,12 @@ import re
 import shutil
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
 
-from agents.downsample import NAME
 from isotherm.settings import PREFIX, Settings
-from isotherm.topics import READINGS
 from tests.infra.conftest import add_components
 from tests.support import apache_kafka
 from tests.support.manifests import K8S, Document, load_deploy, matches, named, pod_of, render, workloads
@@ -25,6 +24,8 @@ COMPONENTS = sorted(folder.name for folder in (K8S / "components").iterdir())
 IN_PLACE_OF = {"strimzi": "kafka", "emqx": "mosquitto"}
 CUSTOM = ("ScaledObject", "ServiceMonitor", "Kafka", "KafkaNodePool")
 """Kinds of operators, whose schemas Kubernetes does not have."""
+
+SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?")
 
@@ -116,14 +117,19 @@ def test_selectors_select_their_own_pods_and_no_others(documents: list[Document]
 
 
 def test_scalers_scale_something_and_nobody_scales_what_divides_devices(documents: list[Document]) -> None:
-    for scaler in (one for one in documents if one["kind"] in ("HorizontalPodAutoscaler", "ScaledObject")):
+    for scaler in (one for one in documents if one["kind"] in SCALERS):
         target = scaler["spec"]["scaleTargetRef"]
         assert named(documents, target.get("kind", "Deployment"), target["name"])
         assert target["name"] != "isotherm-mqtt"
-        low, high = (
-            scaler["spec"].get(f"{end}Replicas", scaler["spec"].get(f"{end}ReplicaCount")) for end in ("min", "max")
-        )
+        low, high = bounds(scaler)
         assert 1 <= low <= high
+
+
+def bounds(scaler: Document) -> tuple[int, int]:
+    """Return how many pods a scaler keeps at least and at most."""
+    spec = scaler["spec"]
+    low, high = (spec.get(f"{end}Replicas", spec.get(f"{end}ReplicaCount")) for end in ("min", "max"))
+    return low, high
 
 
 def test_what_pods_mount_and_read_is_there(documents: list[Document]) -> None:
@@ -176,10 +182,12 @@ def test_variables_are_settings(documents: list[Document]) -> None:
 
 def test_of_everything_that_counts_there_are_two_on_a_cluster() -> None:
     cluster = render(K8S / "overlays/cluster")
+    least = {one["spec"]["scaleTargetRef"]["name"]: bounds(one)[0] for one in cluster if one["kind"] in SCALERS}
     for workload in workloads(cluster):
         name = workload["metadata"]["name"]
         if workload["kind"] in ("Deployment", "StatefulSet") and name not in ("valkey", "valkey-replica", "mosquitto"):
-            assert workload["spec"]["replicas"] >= 2, name
+            assert least.get(name) or workload["spec"]["replicas"] >= 2, name
+            assert least.get(name, 2) >= 2, name
             assert named(cluster, "PodDisruptionBudget", name)
     mqtt = pod_of(named(cluster, "StatefulSet", "isotherm-mqtt"))["spec"]["containers"][0]
     (workers,) = [one["value"] for one in mqtt["env"] if one["name"] == "ISOTHERM_MQTT_WORKERS"]
@@ -215,6 +223,33 @@ def test_kafka_is_the_one_that_the_tests_ran_with() -> None:
     assert any(apache_kafka.LIBS.glob(f"kafka-clients-{image.rpartition(':')[2]}.jar"))
 
 
-def test_workers_are_scaled_by_how_far_their_own_group_is_behind(whole: list[Document]) -> None:
-    (trigger,) = named(whole, "ScaledObject", "isotherm-worker")["spec"]["triggers"]
-    assert (trigger["metadata"]["consumerGroup"], trigger["metadata"]["topic"]) == (f"isotherm-{NAME}", READINGS.name)
+def test_workers_are_scaled_by_what_a_web_pod_tells_keda(whole: list[Document]) -> None:
+    scaled = named(whole, "ScaledObject", "isotherm-worker")
+    (trigger,) = scaled["spec"]["triggers"]
+    url = urlsplit(trigger["metadata"]["url"])
+    service, namespace = str(url.hostname).split(".")
+    assert namespace == load_deploy().namespace_of(whole)
+    assert (url.path, trigger["metadata"]["valueLocation"]) == ("/lag", "records"), "what dashboards/process.py serves"
+    found = named(whole, "Service", service)
+    assert [one["port"] for one in found["spec"]["ports"]] == [url.port]
+    web = pod_of(named(whole, "Deployment", "isotherm-web"))
+    assert found["spec"]["selector"].items() <= web["metadata"]["labels"].items()
+    policy = named(whole, "NetworkPolicy", "keda")["spec"]
+    assert matches(policy["podSelector"], web["metadata"]["labels"])
+    assert policy["ingress"][0]["ports"] == [{"protocol": "TCP", "port": url.port}]
+
+
+def test_there_are_never_more_workers_than_partitions(whole: list[Document]) -> None:
+    partitions = {
+        int(one["data"]["ISOTHERM_PARTITIONS"])
+        for one in whole
+        if one["kind"] == "ConfigMap" and "ISOTHERM_PARTITIONS" in one.get("data", ())
+    }
+    assert partitions == {named(whole, "ScaledObject", "isotherm-worker")["spec"]["maxReplicaCount"]}
+
+
+def test_what_is_scaled_has_no_number_of_its_own_to_which_a_deploy_would_bring_it_back(whole: list[Document]) -> None:
+    targets = [one["spec"]["scaleTargetRef"]["name"] for one in whole if one["kind"] in SCALERS]
+    assert len(targets) == 5
+    for name in targets:
+        assert "replicas" not in named(whole, "Deployment", name)["spec"], name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import subprocess
 import sys
@@ -15,9 +14,9 @@ from dataclasses import dataclass
 import aiohttp
 import pytest
 
-from tests.infra.fleets import stored, wait_until_stored
+from tests.infra.fleets import LOAD, Fleet, end_fleet, start_fleets, stored, wait_until_stored
 from tests.infra.test_network import ANYWHERE, Network
-from tests.infra.test_pods import DEVICES, LOAD, RATE
+from tests.infra.test_pods import DEVICES, RATE
 from tests.support.manifests import K8S, Document, named, pod_of, render, workloads
 from tests.support.node import Node
 
@@ -152,11 +151,8 @@ def _stranger(local: Local) -> Iterator[None]:
 
 
 def test_all_of_ours_is_exchanged_at_once_under_load_and_no_acknowledged_reading_is_lost(local: Local) -> None:
-    fleets = {protocol: _fleet(local, number, protocol) for number, protocol in enumerate(LOAD)}
-    local.kubectl(
-        "apply", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [*fleets.values()]})
-    )
-    local.kubectl("wait", "--for=condition=Ready", "--timeout=180s", *(f"pod/{protocol}" for protocol in LOAD))
+    fleets = [Fleet(protocol, protocol, DEVICES, RATE, first=100 * number) for number, protocol in enumerate(LOAD, start=1)]
+    start_fleets(local.kubectl, local.documents, fleets)
     deadline = time.monotonic() + DRAIN_SECONDS
     while not all((found := stored(local.isotherm, list(LOAD)))[protocol] for protocol in LOAD):
         assert time.monotonic() < deadline, f"not all are stored: {found}"
@@ -166,28 +162,12 @@ def test_all_of_ours_is_exchanged_at_once_under_load_and_no_acknowledged_reading
     for one in ours:
         local.kubectl("rollout", "status", one, "--timeout=280s")
 
-    accounts = {}
-    for protocol in LOAD:
-        local.kubectl("exec", protocol, "--", "python3", "-c", "import os; os.kill(1, 15)")
-        local.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s", f"pod/{protocol}")
-        accounts[protocol] = json.loads(local.kubectl("logs", protocol).strip().splitlines()[-1])
+    accounts = {protocol: end_fleet(local.kubectl, protocol) for protocol in LOAD}
     wait_until_stored(local.isotherm, list(LOAD), accounts, DRAIN_SECONDS)
 
 
 def _ours(local: Local) -> list[Document]:
     return [one for one in workloads(local.documents) if one["metadata"]["labels"].get("isotherm/process") == "true"]
-
-
-def _fleet(local: Local, number: int, protocol: str) -> Document:
-    """Return a pod as that of the simulator, with devices of its own."""
-    template = copy.deepcopy(pod_of(named(local.documents, "Deployment", "isotherm-simulator")))
-    template["spec"]["restartPolicy"] = "Never"
-    template["spec"]["containers"][0]["args"] = [
-        "simulate", "--register", "--json", "--protocol", protocol, "--target", LOAD[protocol], "--rate", str(RATE),
-        "--devices", str(DEVICES), "--first", str(100 * (1 + number)),
-    ]  # fmt: skip
-    labels = {**template["metadata"]["labels"], "isotherm/needs-mqtt": "true"}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": protocol, "labels": labels}, "spec": template["spec"]}
 
 
 def test_a_process_that_is_killed_is_started_again(local: Local) -> None:

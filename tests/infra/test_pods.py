@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import missing
 from tests.infra.conftest import mirrored
-from tests.infra.fleets import wait_until_stored
+from tests.infra.fleets import LOAD, wait_until_stored
 from tests.support import chromium, pod_images
 from tests.support.lossy import lossy_way
 from tests.support.manifests import Document, workloads
@@ -34,7 +34,6 @@ PARTS = ("tcp", "http", "coap", "mqtt", "worker", "analytics", "web")
 LONG = "ISOTHERM_CHAOS_SECONDS" in os.environ
 """``make chaos``: the servers are exchanged as well, which takes some minutes."""
 
-LOAD = {"tcp": "isotherm-tcp:7301", "http": "isotherm-http:7310", "coap": "isotherm-coap:7302", "mqtt": "mosquitto:1883"}
 DEVICES, RATE = 5, 10
 DRAIN_SECONDS = 60.0
 DRAWN = '() => window.Bokeh?.documents[0]?.get_model_by_name("live-points")?.get_length() > 5'

@@ -137,6 +137,7 @@ def running(folder: Path, machine: Machine | None = None) -> Iterator[ControlPla
             *(f"--bind-address={address}", f"--secure-port={api}", f"--cert-dir={certificates}"),
             *(f"--token-auth-file={tokens}", "--authorization-mode=Node,RBAC"),
             *("--enable-admission-plugins=NodeRestriction", "--kubelet-preferred-address-types=InternalIP"),
+            *_aggregation(folder),
         )
         plane.until(lambda: _answers(plane), "the API server is ready")
         start(
@@ -149,6 +150,21 @@ def running(folder: Path, machine: Machine | None = None) -> Iterator[ControlPla
         start("scheduler", HYPERKUBE, "scheduler", *client("scheduler"))
         plane.kubectl("apply", "--filename=-", stdin=STORAGE_CLASS)
         yield plane
+
+
+def _aggregation(folder: Path) -> Iterator[str]:
+    """Make a certificate by which APIs of others, such as that of metrics, know requests that the API server passes on."""
+    certificate, key = folder / "front-proxy.crt", folder / "front-proxy.key"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=front-proxy",
+         "-addext", "extendedKeyUsage=clientAuth", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    yield from (f"--requestheader-client-ca-file={certificate}", "--requestheader-allowed-names=front-proxy")
+    for what, header in (("username", "User"), ("group", "Group")):
+        yield f"--requestheader-{what}-headers=X-Remote-{header}"
+    yield "--requestheader-extra-headers-prefix=X-Remote-Extra-"
+    yield from (f"--proxy-client-cert-file={certificate}", f"--proxy-client-key-file={key}")
 
 
 def _answers(plane: ControlPlane) -> bool:
