@@ -1,12 +1,17 @@
-"""Fleets that send while parts are exchanged: what of theirs is in the store."""
+"""Fleets that send while parts are exchanged or lost: what of theirs is in the store."""
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+
+from tests.infra.deployed import Deployed
+from tests.support.manifests import Document, pod_of
 
 Isotherm = Callable[..., str]
 """Runs a command of ours where the store is, and returns what it prints."""
@@ -30,7 +35,51 @@ def wait_until_stored(
     assert all(account["acknowledged"] > 0 for account in accounts.values()), accounts
     deadline = time.monotonic() + seconds
     found: Counter[str] = Counter()
-    while any(found[protocol] < accounts[protocol]["acknowledged"] for protocol in protocols):
+    while any(found[protocol] < account["acknowledged"] for protocol, account in accounts.items()):
         assert time.monotonic() < deadline, f"stored {found} of {accounts}"
         found = stored(isotherm, protocols)
-    assert all(found[protocol] <= accounts[protocol]["sent"] for protocol in protocols), f"stored {found} of {accounts}"
+    assert all(found[protocol] <= account["sent"] for protocol, account in accounts.items()), f"stored {found} of {accounts}"
+
+
+def fleet_pod(simulator: Document, name: str, number: int, protocol: str, target: str, *options: str) -> Document:
+    """Return a pod as those of the simulator, whose devices begin at 100 times one more than its number."""
+    template = copy.deepcopy(pod_of(simulator))
+    template["spec"]["restartPolicy"] = "Never"
+    template["spec"]["containers"][0]["args"] = [
+        "simulate", "--register", "--json", "--protocol", protocol, "--target", target, "--first", str(100 * (1 + number)),
+        *options,
+    ]  # fmt: skip
+    labels = {**template["metadata"]["labels"], "isotherm/needs-mqtt": "true"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": template["spec"]}
+
+
+def start(deployed: Deployed, pods: Sequence[Document], names: Sequence[str], seconds: float) -> None:
+    """Start fleets, and wait until the store has something of each of them.
+
+    Args:
+        deployed: Where.
+        pods: Each fleet's.
+        names: All that are told by their devices' numbers.
+        seconds: How long that may take.
+    """
+    deployed.kubectl("apply", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [*pods]}))
+    wanted = [one["metadata"]["name"] for one in pods]
+    deployed.kubectl("wait", "--for=condition=Ready", "--timeout=180s", *(f"pod/{name}" for name in wanted))
+    wait_until_more(deployed.isotherm, names, Counter(dict.fromkeys(wanted, 0)), seconds)
+
+
+def wait_until_more(isotherm: Isotherm, names: Sequence[str], than: Mapping[str, int], seconds: float) -> None:
+    """Wait until the store has more of each of some fleets than it had."""
+    deadline = time.monotonic() + seconds
+    while not all((found := stored(isotherm, names))[name] > count for name, count in than.items()):
+        assert time.monotonic() < deadline, f"stored {found}, before {than}"
+
+
+def end(deployed: Deployed, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Have fleets end, and return what each says of itself."""
+    accounts = {}
+    for name in names:
+        deployed.kubectl("exec", name, "--", "python3", "-c", "import os; os.kill(1, 15)")
+        deployed.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=180s", f"pod/{name}")
+        accounts[name] = json.loads(deployed.kubectl("logs", name).strip().splitlines()[-1])
+    return accounts

@@ -1,0 +1,54 @@
+"""What is deployed on a cluster with nodes, as a user of kubectl and of our own commands has it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from tests.support.control_plane import ControlPlane
+from tests.support.manifests import K8S, Document
+
+PATIENCE_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """An overlay, as it runs.
+
+    Attributes:
+        plane: Where.
+        documents: What it is made of.
+        said: By deploy.py.
+        desk: Where commands of ours run.
+    """
+
+    plane: ControlPlane
+    documents: list[Document]
+    said: str
+    desk: str = "deployment/isotherm-web"
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.plane.kubectl("--namespace=isotherm", *arguments, stdin=stdin)
+
+    def isotherm(self, *command: str) -> str:
+        """Run a command of ours in a web pod; one that the store was too slow for may be tried again."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self.kubectl("exec", self.desk, "--", "python3", "-m", "isotherm", *command)
+            except AssertionError as error:
+                if "does not answer" not in str(error) or time.monotonic() > deadline:
+                    raise
+
+    def pods(self) -> list[Document]:
+        return self.plane.items("pods", "--namespace=isotherm")
+
+
+def deploy(plane: ControlPlane, *arguments: str) -> str:
+    """Run deploy.py; raises AssertionError with what it says when it fails."""
+    command = [sys.executable, str(K8S / "deploy.py"), *arguments]
+    done = subprocess.run(command, env=plane.environment, capture_output=True, text=True, timeout=700, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
