@@ -19,7 +19,13 @@ Isotherm = Callable[..., str]
 
 def stored(isotherm: Isotherm, protocols: Sequence[str]) -> Counter[str]:
     """Return how many readings the store has of each fleet; devices of the first begin at 100, of the next at 200, …"""
-    rows = csv.DictReader(io.StringIO(isotherm("export", "-", "--series", "room-*/*", "--last", "1h")))
+    try:
+        table = isotherm("export", "-", "--series", "room-*/*", "--last", "1h")
+    except AssertionError as error:
+        if "no series matches" in str(error):
+            return Counter()
+        raise
+    rows = csv.DictReader(io.StringIO(table))
     found: Counter[str] = Counter()
     for row in rows:
         number = int(row["device"].removeprefix("room-")) - 1

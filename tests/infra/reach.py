@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from tests.infra.deployed import Deployed
@@ -27,6 +28,9 @@ with ThreadPoolExecutor(32) as pool:
 """
 """Prints those of its arguments, HOST:PORT, at which somebody answers."""
 
+AT_ONCE = 8
+"""So many pods try: what is bridged is not refused but dropped, so most of the time they wait."""
+
 PARTS = ("tcp", "http", "coap", "mqtt", "worker", "analytics", "web", "simulator")
 
 
@@ -44,19 +48,19 @@ def assert_policies_hold(deployed: Deployed) -> None:
         for address, there in component.items()
         if there == target and protocol == "TCP"
     }
-    for pod in deployed.pods():
-        name, source = pod["metadata"]["name"], pod["metadata"]["labels"]["app.kubernetes.io/component"]
-        if source in PARTS:
-            others = {address: one for address, one in targets.items() if one[0] != source}
-            may = {address for address, one in others.items() if network.may(source, *one)}
-            assert reached(deployed.plane, others, "--namespace=isotherm", name) == may, name
-    with stranger(deployed):
-        assert reached(deployed.plane, targets, "stranger") == {
-            address for address, one in targets.items() if network.may(ANYWHERE, *one)
-        }
+    with stranger(deployed), ThreadPoolExecutor(AT_ONCE) as pool:
+        tries: dict[tuple[str, ...], tuple[str, dict[str, tuple[str, str, int]]]] = {("stranger",): (ANYWHERE, targets)}
+        for one in deployed.pods():
+            name, source = one["metadata"]["name"], one["metadata"]["labels"]["app.kubernetes.io/component"]
+            if source in PARTS:
+                others = {address: there for address, there in targets.items() if there[0] != source}
+                tries[name, "--namespace=isotherm"] = (source, others)
+        found = pool.map(lambda pod: reached(deployed.plane, tries[pod][1], *pod), tries)
+        for (pod, (source, others)), got in zip(tries.items(), found, strict=True):
+            assert got == {address for address, one in others.items() if network.may(source, *one)}, pod
 
 
-def reached(plane: ControlPlane, targets: Iterator[str] | dict[str, tuple[str, str, int]], *pod: str) -> set[str]:
+def reached(plane: ControlPlane, targets: Iterable[str], *pod: str) -> set[str]:
     """Return those of some addresses, HOST:PORT, that a pod reaches."""
     return set(plane.kubectl("exec", *pod, "--", "python3", "-c", REACH, *targets).split())
 

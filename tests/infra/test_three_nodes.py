@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.infra import fleets
+from tests.infra.conftest import add_components
 from tests.infra.deployed import Deployed, deploy
 from tests.infra.fleets import fleet_pod, stored, wait_until_more, wait_until_stored
 from tests.infra.reach import assert_policies_hold
@@ -22,6 +26,8 @@ from tests.support.manifests import K8S, Document, named, pod_of, render, worklo
 from tests.support.nodes import NAMES, Cluster
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1200)]
+
+CLUSTER = "overlays/cluster"
 
 MTU, HEADERS = 1450, 28
 """Of the pods' network; and of IPv4 and UDP in it."""
@@ -88,7 +94,7 @@ FLEETS = [f"{run}-{protocol}" for run in RUNS for protocol in LOAD]
 @pytest.fixture(scope="module")
 def echo(three_nodes: Cluster) -> Iterator[dict[str, str]]:
     """A pod on each node that sends back what it gets, and a Service of all: node → the pod's address."""
-    image = pod_of(named(render(K8S / "overlays/cluster"), "Deployment", "isotherm-tcp"))["spec"]["containers"][0]["image"]
+    image = pod_of(named(render(K8S / CLUSTER), "Deployment", "isotherm-tcp"))["spec"]["containers"][0]["image"]
     labels = {"app": "echo"}
     container = {
         "name": "echo",
@@ -170,7 +176,7 @@ def deployed(three_nodes: Cluster, echo: dict[str, str]) -> Deployed:
     ]
     given = json.dumps({"apiVersion": "v1", "kind": "List", "items": first})
     three_nodes.plane.kubectl("apply", "--filename=-", stdin=given)
-    return Deployed(three_nodes.plane, render(K8S / "overlays/cluster"), deploy(three_nodes.plane, "deploy", "cluster"))
+    return Deployed(three_nodes.plane, render(K8S / CLUSTER), deploy(three_nodes.plane, "deploy", "cluster"))
 
 
 def nodes_of(deployed: Deployed, component: str) -> list[str]:
@@ -231,7 +237,9 @@ async def test_a_reading_sent_to_a_connector_on_one_node_is_seen_through_the_web
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not items:
                 url = f"http://{web['status']['podIP']}:7300/api/v1/latest?series=kitchen/*"
-                async with session.get(url, headers={"Authorization": f"Bearer {key}"}) as answer:
+                # As the Ingress of components/ingress asks.
+                headers = {"Authorization": f"Bearer {key}", "Host": "iot.example"}
+                async with session.get(url, headers=headers) as answer:
                     items = (await answer.json())["items"]
     assert [(one["device"], one["value"]) for one in items] == [("kitchen", 21.5)]
 
@@ -262,7 +270,8 @@ class Load:
     def __init__(self, deployed: Deployed, run: str, node: str, protocols: Sequence[str] = tuple(LOAD)) -> None:
         self.deployed = deployed
         self.names = [f"{run}-{protocol}" for protocol in protocols]
-        documents = render(K8S / "overlays/local")
+        with tempfile.TemporaryDirectory() as folder:
+            documents = render(add_components(Path(shutil.copytree(K8S, folder, dirs_exist_ok=True)) / CLUSTER, "simulator"))
         deployed.kubectl("apply", "--filename=-", stdin=json.dumps(named(documents, "NetworkPolicy", "simulates")))
         simulator = named(documents, "Deployment", "isotherm-simulator")
         pods = [
