@@ -11,6 +11,9 @@ from tests.support.control_plane import ControlPlane
 from tests.support.manifests import K8S, Document
 
 PATIENCE_SECONDS = 180.0
+POLL_SECONDS = 0.5
+PASSING = ("does not answer", "Internal error occurred", "container not found")
+"""What the store says when it is slow, and Kubernetes when a container has just ended."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,15 @@ class Deployed:
         return self.plane.kubectl("--namespace=isotherm", *arguments, stdin=stdin)
 
     def isotherm(self, *command: str) -> str:
-        """Run a command of ours in a web pod; one that the store was too slow for may be tried again."""
+        """Run a command of ours in a web pod; one that the store was too slow for, or its pod, may be tried again."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 return self.kubectl("exec", self.desk, "--", "python3", "-m", "isotherm", *command)
             except AssertionError as error:
-                if "does not answer" not in str(error) or time.monotonic() > deadline:
+                if not any(one in str(error) for one in PASSING) or time.monotonic() > deadline:
                     raise
+                time.sleep(POLL_SECONDS)
 
     def pods(self) -> list[Document]:
         return self.plane.items("pods", "--namespace=isotherm")

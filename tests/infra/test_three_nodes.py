@@ -25,7 +25,7 @@ from tests.infra.test_pods import LOAD
 from tests.support.manifests import K8S, Document, named, pod_of, render, workloads
 from tests.support.nodes import NAMES, Cluster
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(1500)]
 
 CLUSTER = "overlays/cluster"
 
@@ -79,7 +79,7 @@ print(json.dumps({"asked": sorted(asked), "whole": whole}))
 """
 """Prints which nodes answer at a Service, and how addresses answer to half a megabyte, and to packets of two sizes."""
 
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 400.0
 POLL_SECONDS = 0.5
 BACK_SECONDS = 400.0
 

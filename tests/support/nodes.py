@@ -114,6 +114,7 @@ def running(loaded: Mapping[str, str]) -> Iterator[Cluster]:
             plane.kubectl("apply", "--filename=-", stdin=documents)
             _join(one, plane)
         plane.kubectl("apply", "--filename=-", stdin=node.dns())
+        plane.kubectl("scale", "--namespace=kube-system", "deployment/coredns", "--replicas=2")
         for name in members:
             until(partial(node.knows, plane, name, set(loaded)), f"{name} is ready and knows its images")
         plane.kubectl("rollout", "status", "--namespace=kube-system", "deployment/coredns", "--timeout=60s")
