@@ -59,8 +59,7 @@ class Machine:
 def started() -> Iterator[Machine]:
     """A machine for the length of the block, on a cable from here."""
     ours, its, *further = addresses(NETWORKS)
-    with furnished() as folder, powered(folder, its, further) as machine:
-        link = cable(machine)
+    with furnished() as folder, powered(folder, its, further) as machine, cable(machine) as link:
         run("ip", "address", "add", f"{ours}/{PREFIX_BITS}", "dev", link)
         connect(machine, ours)
         yield machine
@@ -113,12 +112,16 @@ def powered(folder: Path, address: str, further: Sequence[str] = ()) -> Iterator
         _remove_cgroups(name)
 
 
-def cable(machine: Machine) -> str:
-    """Lay a cable from here to a machine's ``eth0``; returns what it is called here. It goes with the machine."""
+@contextmanager
+def cable(machine: Machine) -> Iterator[str]:
+    """A cable from here to a machine's ``eth0``; yields what it is called here. It goes with the machine, if not before."""
     link = f"node{os.getpid()}"
     run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
     run("ip", "link", "set", link, "up")
-    return link
+    try:
+        yield link
+    finally:  # the kernel would do it, but in its own time
+        subprocess.run(["ip", "link", "delete", link], capture_output=True, timeout=COMMAND_SECONDS, check=False)
 
 
 def connect(machine: Machine, gateway: str) -> None:

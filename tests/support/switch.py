@@ -38,8 +38,7 @@ class Switch:
 def running() -> Iterator[Switch]:
     """A switch for the length of the block."""
     ours, its, *free = machine.addresses(NETWORKS)
-    with machine.furnished() as folder, machine.powered(folder, its) as host:
-        cable = machine.cable(host)
+    with machine.furnished() as folder, machine.powered(folder, its) as host, machine.cable(host) as cable:
         machine.run("ip", "address", "add", f"{ours}/{PREFIX_BITS}", "dev", cable)
         host.run("ip", "link", "add", "switch", "type", "bridge")
         host.run("ip", "link", "set", "eth0", "master", "switch", "up")
