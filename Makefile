@@ -1,7 +1,7 @@
 # make run    the whole pipeline with a simulated fleet, at http://localhost:7300/
 # make test   every test, with its own set-up, WORKERS=4 at a time; ARGS="-n0 --pdb" one after the other
 # make check  ruff, mypy --strict, import-linter
-# make chaos, make fuzz, make bench, make vm-lab, make k8s-lab, make compose-lab, make arm64-lab: the long ones
+# make chaos, make fuzz, make bench, make vm-lab, make k8s-lab, make cluster-lab, make compose-lab, make arm64-lab: the long ones
 # make images, make deploy OVERLAY=local, make undeploy OVERLAY=local: on Kubernetes; make compose: with Docker
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # A machine may name further places to look for wheels; the hashes hold wherever they come from.
 
-.PHONY: run setup test chaos fuzz bench check vm-lab k8s-lab compose-lab arm64-lab kafka lock screenshots images host-image deploy undeploy deploy-check compose clean
+.PHONY: run setup test chaos fuzz bench check vm-lab k8s-lab cluster-lab compose-lab arm64-lab kafka lock screenshots images host-image deploy undeploy deploy-check compose clean
 .DELETE_ON_ERROR:
 
 run: setup
@@ -71,6 +71,11 @@ k8s-lab: $(VENV)/ready-dev .k8s-lab/hyperkube .k8s-lab/etcd .k8s-lab/dns .k8s-la
 	@tests/prepare.sh
 	@ISOTHERM_K8S_LAB=1 $(BIN)/pytest tests/infra/test_cluster.py tests/infra/test_node.py tests/infra/test_node_hosts.py \
 		tests/infra/test_node_autoscaling.py $(ARGS)
+
+# The overlay cluster on a Kubernetes of three nodes whose pods' network is infra/ovs: drained, and with nodes lost.
+cluster-lab: $(VENV)/ready-dev .k8s-lab/hyperkube .k8s-lab/etcd .k8s-lab/dns .k8s-lab/policies
+	@tests/prepare.sh
+	@ISOTHERM_CLUSTER_LAB=1 $(BIN)/pytest tests/infra/test_three_nodes.py $(ARGS)
 
 .k8s-lab/%: tests/peers/kubernetes/%/main.go tests/peers/kubernetes/%/go.sum
 	@echo "Building Kubernetes' $* …"

@@ -237,7 +237,9 @@ class Worker:
             self.lag = {partition: lag for partition, lag in self.lag.items() if partition in self.partitions()}
             for at in ours:
                 position = await self._position(at.partition)
-                lag = max(0, (self._app.consumer.highwater(at) or 0) - position)
+                if (end := self._highwater(at)) is None:
+                    continue
+                lag = max(0, end - position)
                 _lag.labels(at.partition).set(lag)
                 self.lag[at.partition] = lag
                 known, since = moved.get(at.partition, (-1, now))
@@ -245,10 +247,26 @@ class Worker:
                     moved[at.partition] = (position, now)
                 elif now - since > STALL_SECONDS:
                     raise IsothermError(f"partition {at.partition} has {lag} records and stands still at {position}")
-                elif now - since < 2 * WATCH_SECONDS and position >= (await self._app.consumer.earliest_offsets(at))[at]:
+                elif now - since < 2 * WATCH_SECONDS:
+                    await self._read_again(at, position)
+
+    async def _read_again(self, at: TP, position: int) -> None:
+        """Read a partition from there on; without an answer of Faust's in time all stays as it is."""
+        try:
+            async with asyncio.timeout(WATCH_SECONDS):
+                if position >= (await self._app.consumer.earliest_offsets(at))[at]:
                     if at.partition in self._shards:
                         self._shards[at.partition].doubt()
                     await self._app.consumer.seek(at, position)
+        except kafka.AWAY as error:
+            log.warning("partition %d stands still at %d, and is not read again: %r", at.partition, position, error)
+
+    def _highwater(self, at: TP) -> int | None:
+        """Return where a partition ends as far as has been heard, or None when it was taken from us a moment ago."""
+        try:
+            return self._app.consumer.highwater(at) or 0
+        except AssertionError:  # aiokafka says so
+            return None
 
     async def _position(self, partition: int) -> int:
         """Return how far the store is."""
@@ -256,7 +274,7 @@ class Worker:
             progress = await self._progress(partition)
             return progress.next if progress else 0
         except Unavailable:
-            return self._app.consumer.highwater(TP(self._topic.name, partition)) or 0  # nothing can be said: all is well
+            return self._highwater(TP(self._topic.name, partition)) or 0  # nothing can be said: all is well
 
 
 class _FaustLog:

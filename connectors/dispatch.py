@@ -35,7 +35,7 @@ from isotherm.configuration.table import Noted
 from isotherm.errors import InvalidReading, Unavailable
 from isotherm.logs import Throttle
 from isotherm.process import end
-from isotherm.store.client import Client
+from isotherm.store.client import Client, heard
 
 RETRY_SECONDS = 1.0
 """How long to wait for a server that is away."""
@@ -245,7 +245,7 @@ class Dispatcher:
                 if time.monotonic() - looked_at > LISTEN_SECONDS:
                     await self._look()
                     looked_at = time.monotonic()
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_SECONDS)
+                message = await heard(pubsub, LISTEN_SECONDS)
                 if message is not None:
                     self._hear(message["data"].decode())
 

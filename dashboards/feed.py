@@ -26,7 +26,7 @@ from dashboards.window import SPAN, Change, Window
 from isotherm.clock import now_us
 from isotherm.errors import Unavailable
 from isotherm.store import layout
-from isotherm.store.client import Client
+from isotherm.store.client import Client, heard
 from isotherm.store.reader import Cursor, Reader
 from isotherm.topics import partition_of
 
@@ -190,8 +190,8 @@ class Feed:
     async def _listen(self, pubsub: Any) -> None:
         partitions = {layout.live_channel(number).encode(): number for number in range(self._partitions)}
         while True:
-            message = await pubsub.get_message(timeout=FALLBACK_SECONDS)
-            if message is not None and message["type"] == "message":
+            message = await heard(pubsub, FALLBACK_SECONDS)
+            if message is not None:
                 self._announced.add(partitions[message["channel"]])
                 self._wake.set()
 

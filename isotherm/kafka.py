@@ -237,6 +237,19 @@ async def count_brokers(settings: Settings) -> int:
         return len((await client.describe_cluster())["brokers"])
 
 
+async def expect_topics(settings: Settings) -> None:
+    """See that the topics are there, or can be made.
+
+    Raises:
+        Unavailable: no broker answered in time, or not yet as many as each topic should have replicas.
+    """
+    async with admin(settings) as client:
+        if len(await _find_topics(client)) < len(ALL):
+            brokers = len((await client.describe_cluster())["brokers"])
+            if brokers < settings.replication:
+                raise Unavailable(str(too_few_brokers(settings, brokers)))
+
+
 def too_few_brokers(settings: Settings, brokers: int) -> SettingsError:
     """Return what is to be said where each topic should have more replicas than there are brokers."""
     return SettingsError(

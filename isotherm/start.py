@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 async def when_servers_answer(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
-    """Run a process's main coroutine once the store and Kafka answer.
+    """Run a process's main coroutine once the store answers, and Kafka with as many brokers as its topics need.
 
     After ISOTHERM_START_SECONDS it runs anyway, and says which does not; not at all when a signal ends the process before.
     """
@@ -34,7 +34,7 @@ async def when_servers_answer(settings: Settings, main: Coroutine[Any, Any, None
 
 async def _answered(settings: Settings) -> None:
     deadline = time.monotonic() + settings.start_seconds
-    for ask in (_ask_store, kafka.count_brokers):
+    for ask in (_ask_store, kafka.expect_topics):
         said = False
         while time.monotonic() < deadline:
             try:

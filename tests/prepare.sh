@@ -27,6 +27,7 @@ need containerd containerd
 need debootstrap debootstrap
 need iptables iptables
 need ipset ipset
+need ethtool ethtool
 [ -x /usr/lib/podman/netavark ] || packages+=(netavark)
 [ -x /usr/lib/podman/aardvark-dns ] || packages+=(aardvark-dns)
 need catatonit catatonit

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from isotherm import kafka
 from isotherm.process import run_process
 from isotherm.settings import Settings
 from isotherm.start import when_servers_answer
@@ -54,6 +55,22 @@ async def test_it_waits_until_both_answer(tmp_path: Path, caplog: pytest.LogCapt
         await said("waiting: Kafka", caplog)
         assert not running.done()
         with broker, pytest.raises(Ran):
+            await running
+
+
+async def test_it_waits_for_brokers_as_many_as_the_topics_need_unless_these_are_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Valkey(tmp_path) as store, Tansu() as broker:
+        settings = Settings(
+            data_dir=tmp_path, redis=store.url, kafka=broker.bootstrap, replication=3, partitions=2, start_seconds=60
+        )
+        running = asyncio.create_task(when_servers_answer(settings, main()))
+        await said("has 1 broker, ISOTHERM_REPLICATION is 3", caplog)
+        assert not running.done()
+        await kafka.ensure_topics(settings.model_copy(update={"replication": 1}))
+        with pytest.raises(Ran):
             await running
 
 

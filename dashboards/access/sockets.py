@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from isotherm.accounts.role import Role
 from isotherm.accounts.sessions import KICKS, Sessions
 from isotherm.errors import Unavailable
-from isotherm.store.client import Client
+from isotherm.store.client import Client, heard
 
 CODE = 4401
 """Of the close message; a page that gets it opens itself anew, and so ends at the log-in."""
@@ -85,7 +85,7 @@ class Sockets:
         loop = asyncio.get_running_loop()
         due = loop.time() + LOOK_SECONDS
         while True:
-            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=max(0.01, due - loop.time()))
+            message = await heard(pubsub, max(0.01, due - loop.time()))
             if message is not None:
                 self.end(message["data"].decode())
             if loop.time() >= due:

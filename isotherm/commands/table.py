@@ -32,7 +32,7 @@ from isotherm.commands.command import Command
 from isotherm.commands.fact import Fact
 from isotherm.errors import Unavailable
 from isotherm.limits import SECOND
-from isotherm.store.client import Client
+from isotherm.store.client import Client, heard
 from isotherm.store.reader import answering
 from isotherm.store.script import Script, pairs
 from isotherm.topics import partition_of
@@ -175,7 +175,7 @@ async def _told_of(pubsub: Any, id: str) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(LOOK_SECONDS):
             while True:
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=LOOK_SECONDS)
+                message = await heard(pubsub, LOOK_SECONDS)
                 if message is not None and message["data"].decode().endswith(f" {id}"):
                     return
 

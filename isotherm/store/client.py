@@ -140,6 +140,26 @@ def connect(settings: Settings) -> Client:
     return cast(Client, redis)
 
 
+async def heard(pubsub: Any, seconds: float) -> Mapping[str, Any] | None:
+    """Return the next message of a subscription, or None when none came in so many seconds.
+
+    redis-py's own time-out takes a connection that the kernel has given up (ETIMEDOUT) for silence, and returns at once:
+    whoever asks again lets nothing else run.
+
+    Raises:
+        redis.exceptions.ConnectionError: the connection is lost; announcements may be.
+    """
+    try:
+        async with asyncio.timeout(seconds) as silence:
+            while (message := await pubsub.get_message(timeout=None)) is not None:
+                if message["type"] == "message":
+                    return cast(Mapping[str, Any], message)
+    except TimeoutError:
+        if silence.expired():
+            return None
+    raise NoConnection("the connection that was listened on is lost")
+
+
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Client]:
     """A client whose server answers and keeps what it is given, for the length of the block.

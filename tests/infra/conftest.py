@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
-from tests.support import apache_kafka, images, node, pod_images
+from tests.support import apache_kafka, images, node, nodes, pod_images
 from tests.support.manifests import K8S, Document, load_deploy, render
 
 HOST_IMAGE = "localhost/isotherm/host:latest"
@@ -55,11 +55,26 @@ def one_node() -> Iterator[node.Node]:
         pytest.skip("a Kubernetes of one node, and what it is for, takes ten minutes: make k8s-lab")
     if reason := node.available() or apache_kafka.available():
         pytest.fail(reason)
-    registry = pod_images.registry()
-    names = load_deploy().images_of(render(K8S / "overlays/local"))
-    loaded = {_in_full(name): f"{registry}/{name.removeprefix('localhost/')}" for name in names}
-    with node.running({**loaded, HOST_IMAGE: images.built("host", K8S.parent / "hosts")}) as running:
+    with node.running({**_images("local"), HOST_IMAGE: images.built("host", K8S.parent / "hosts")}) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[nodes.Cluster]:
+    """A Kubernetes of three nodes on the overlay of infra/ovs, on which the images of the overlay ``cluster`` lie."""
+    if "ISOTHERM_CLUSTER_LAB" not in os.environ:
+        pytest.skip("a Kubernetes of three nodes, and what it is for, takes a quarter of an hour: make cluster-lab")
+    if reason := nodes.available() or apache_kafka.available():
+        pytest.fail(reason)
+    with nodes.running(_images("cluster", "local")) as running:
+        yield running
+
+
+def _images(*overlays: str) -> dict[str, str]:
+    """Return what overlays call their images, and what podman calls those of this checkout."""
+    registry = pod_images.registry()
+    names = {name for overlay in overlays for name in load_deploy().images_of(render(K8S / "overlays" / overlay))}
+    return {_in_full(name): f"{registry}/{name.removeprefix('localhost/')}" for name in names}
 
 
 def _in_full(name: str) -> str:

@@ -26,6 +26,8 @@ CUSTOM = ("ScaledObject", "ServiceMonitor", "Kafka", "KafkaNodePool")
 """Kinds of operators, whose schemas Kubernetes does not have."""
 
 SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
+SYSTEM_CPUS, SYSTEM_MEBIBYTES = 300, 768
+"""What a node's system and k3s take, and an exchange beside them; CPUs in thousandths."""
 
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?")
 
@@ -192,6 +194,30 @@ def test_of_everything_that_counts_there_are_two_on_a_cluster() -> None:
     mqtt = pod_of(named(cluster, "StatefulSet", "isotherm-mqtt"))["spec"]["containers"][0]
     (workers,) = [one["value"] for one in mqtt["env"] if one["name"] == "ISOTHERM_MQTT_WORKERS"]
     assert int(workers) == named(cluster, "StatefulSet", "isotherm-mqtt")["spec"]["replicas"]
+
+
+def test_a_cluster_of_three_nodes_of_two_cpus_and_four_gib_can_do_without_one() -> None:
+    cpus, mebibytes = 0, 0
+    for one in workloads(render(K8S / "overlays/cluster")):
+        if one["kind"] in ("Deployment", "StatefulSet"):
+            asked = [container["resources"]["requests"] for container in pod_of(one)["spec"]["containers"]]
+            # A broker stays away with its volume.
+            count = one["spec"]["replicas"] - (one["metadata"]["name"] == "kafka")
+            cpus += count * sum(int(each["cpu"].removesuffix("m")) for each in asked)
+            mebibytes += count * sum(_mebibytes(each["memory"]) for each in asked)
+    assert cpus <= 2 * (2000 - SYSTEM_CPUS)
+    assert mebibytes <= 2 * (4096 - SYSTEM_MEBIBYTES)
+
+
+def _mebibytes(quantity: str) -> int:
+    return int(quantity[:-2]) * {"Mi": 1, "Gi": 1024}[quantity[-2:]]
+
+
+def test_who_keeps_nothing_is_started_elsewhere_half_a_minute_after_its_node_is_known_to_be_lost() -> None:
+    for one in workloads(render(K8S / "overlays/cluster")):
+        if one["kind"] == "Deployment":
+            tolerated = {each["key"]: each["tolerationSeconds"] for each in pod_of(one)["spec"]["tolerations"]}
+            assert tolerated == dict.fromkeys(("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"), 30)
 
 
 def test_images_are_ours_or_pinned_and_the_version_is_that_of_the_project(documents: list[Document]) -> None:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.infra.fleets import Fleet, end_fleet, start_fleets, stored, wait_until_stored
-from tests.infra.test_node import DRAIN_SECONDS, Local
+from tests.infra import deployed, fleets
+from tests.infra.deployed import PATIENCE_SECONDS, Deployed
+from tests.infra.fleets import fleet_pod, wait_until_stored
 from tests.support import autoscaling
-from tests.support.manifests import K8S, named, render
+from tests.support.control_plane import ControlPlane
+from tests.support.manifests import K8S, Document, named, render
 from tests.support.node import Node
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1200)]
@@ -76,101 +76,98 @@ def k8s(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scaled(one_node: Node, k8s: Path) -> Iterator[Local]:
+def scaled(one_node: Node, k8s: Path) -> Iterator[Deployed]:
     """The overlay ``local`` with connectors and pages that are scaled."""
     if reason := autoscaling.available():
         pytest.fail(reason)
     with autoscaling.metrics_server(one_node.plane):
         try:
-            said = deploy(one_node, k8s, "autoscaling")
-            yield Local(one_node, render(k8s / "overlays/scaled"), said)
+            said = deploy(one_node.plane, k8s, "autoscaling")
+            yield Deployed(one_node.plane, render(k8s / "overlays/scaled"), said)
         finally:
-            run(one_node, k8s, "undeploy", "--yes")
+            deployed.deploy(one_node.plane, "undeploy", "scaled", "--yes", k8s=k8s)
 
 
 @pytest.fixture(scope="module")
-def watched(scaled: Local, k8s: Path) -> Iterator[Local]:
+def watched(scaled: Deployed, k8s: Path) -> Iterator[Deployed]:
     """The same with workers that are scaled as well."""
-    with autoscaling.keda(scaled.node.plane):
+    with autoscaling.keda(scaled.plane):
         try:
-            deploy(scaled.node, k8s, "autoscaling", "keda")
+            deploy(scaled.plane, k8s, "autoscaling", "keda")
             yield scaled
         finally:  # while there is somebody who lets go of it
             scaled.kubectl("delete", "scaledobject", "isotherm-worker", "--ignore-not-found")
 
 
-def deploy(node: Node, k8s: Path, *components: str) -> str:
+def deploy(plane: ControlPlane, k8s: Path, *components: str) -> str:
     """Write the overlay and deploy it."""
     listed = ", ".join(f"../../components/{name}" for name in components)
     (k8s / "overlays/scaled/kustomization.yaml").write_text(OVERLAY.format(components=listed))
-    return run(node, k8s, "deploy")
+    return deployed.deploy(plane, "deploy", "scaled", k8s=k8s)
 
 
-def run(node: Node, k8s: Path, what: str, *options: str) -> str:
-    """Run the copy's deploy.py; raises AssertionError with what it says when it fails."""
-    command = [sys.executable, str(k8s / "deploy.py"), what, "scaled", *options]
-    done = subprocess.run(command, env=node.plane.environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_what_pods_use_is_known_of_every_part_that_is_scaled_by_it(scaled: Local) -> None:
+def test_what_pods_use_is_known_of_every_part_that_is_scaled_by_it(scaled: Deployed) -> None:
     parts = {f"isotherm-{part}" for part in ("tcp", "http", "coap", "web")}
-    scaled.node.plane.until(lambda: parts <= active(scaled), "what is scaled by is known")
+    scaled.plane.until(lambda: parts <= active(scaled), "what is scaled by is known")
     assert "isotherm-http" in scaled.kubectl("top", "pods")
 
 
-def active(scaled: Local) -> set[str]:
+def active(scaled: Deployed) -> set[str]:
     """Return the autoscalers that know what they go by."""
     found = set()
-    for one in scaled.node.plane.items("horizontalpodautoscalers", "--namespace=isotherm"):
+    for one in scaled.plane.items("horizontalpodautoscalers", "--namespace=isotherm"):
         conditions = {each["type"]: each["status"] for each in one["status"].get("conditions", ())}
         if conditions.get("ScalingActive") == "True" and one["status"].get("currentMetrics"):
             found.add(one["metadata"]["name"])
     return found
 
 
-def test_a_connector_is_scaled_up_under_load_and_back_and_no_acknowledged_reading_is_lost(scaled: Local, k8s: Path) -> None:
-    heavy, steady = Fleet("heavy", "http", devices=100, rate_hz=10, first=100), Fleet("steady", "http", 20, 0.5, first=200)
-    start_fleets(scaled.kubectl, scaled.documents, [heavy])
+def test_a_connector_is_scaled_up_under_load_and_back_and_no_reading_is_lost(scaled: Deployed, k8s: Path) -> None:
+    fleets.start(scaled, [fleet(scaled, "heavy", devices=100, rate_hz=10)], FLEETS, PATIENCE_SECONDS)
     wait_for(scaled, "isotherm-http", lambda count: count > 1)
-    run(scaled.node, k8s, "deploy", "--wait", "0")
+    deployed.deploy(scaled.plane, "deploy", "scaled", "--wait", "0", k8s=k8s)
     assert replicas(scaled, "isotherm-http")[0] > 1, "a deploy leaves it alone"
-    start_fleets(scaled.kubectl, scaled.documents, [steady])  # which comes to all of them
-    scaled.node.plane.until(lambda: stored(scaled.isotherm, FLEETS)[steady.name], "devices that came later are heard of")
-    accounts = {heavy.name: end_fleet(scaled.kubectl, heavy.name)}
+    # These come to all of the pods there are.
+    fleets.start(scaled, [fleet(scaled, "steady", devices=20, rate_hz=0.5)], FLEETS, PATIENCE_SECONDS)
+    accounts = fleets.end(scaled, ["heavy"])
     wait_for(scaled, "isotherm-http", lambda count: count == 1)
-    accounts[steady.name] = end_fleet(scaled.kubectl, steady.name)
-    wait_until_stored(scaled.isotherm, FLEETS, accounts, DRAIN_SECONDS)
+    accounts |= fleets.end(scaled, ["steady"])
+    wait_until_stored(scaled.isotherm, FLEETS, accounts, PATIENCE_SECONDS)
 
 
-def test_workers_are_scaled_up_while_they_are_behind_and_back_and_nothing_is_stored_twice(watched: Local) -> None:
+def test_workers_are_scaled_up_while_they_are_behind_and_back_and_nothing_is_stored_twice(watched: Deployed) -> None:
     pause(watched, "autoscaling.keda.sh/paused-replicas=0")
     wait_for(watched, "isotherm-worker", lambda count: count == 0)
-    fleet = Fleet("late", "http", devices=50, rate_hz=10, first=300)
-    start_fleets(watched.kubectl, watched.documents, [fleet])
-    watched.node.plane.until(lambda: lag(watched) > LATE_RECORDS, "workers have something to do")
+    fleets.send(watched, [fleet(watched, "late", devices=50, rate_hz=10)])
+    watched.plane.until(lambda: lag(watched) > LATE_RECORDS, "workers have something to do")
     pause(watched, "autoscaling.keda.sh/paused-replicas-")
     wait_for(watched, "isotherm-worker", lambda count: count == 3)
-    account = end_fleet(watched.kubectl, fleet.name)
+    accounts = fleets.end(watched, ["late"])
     wait_for(watched, "isotherm-worker", lambda count: count == 1)
     assert lag(watched) < 2000
-    wait_until_stored(watched.isotherm, FLEETS, {fleet.name: account}, DRAIN_SECONDS)
+    wait_until_stored(watched.isotherm, FLEETS, accounts, PATIENCE_SECONDS)
 
 
-def pause(scaled: Local, annotation: str) -> None:
+def fleet(scaled: Deployed, name: str, *, devices: int, rate_hz: float) -> Document:
+    """Return the pod of a fleet that sends over HTTP."""
+    simulator = named(scaled.documents, "Deployment", "isotherm-simulator")
+    options = ("--devices", str(devices), "--rate", str(rate_hz))
+    return fleet_pod(simulator, name, FLEETS.index(name), "http", *options)
+
+
+def pause(scaled: Deployed, annotation: str) -> None:
     """Let KEDA keep a number, or, with a dash, go on."""
     scaled.kubectl("annotate", "scaledobject", "isotherm-worker", annotation)
 
 
-def lag(scaled: Local) -> int:
+def lag(scaled: Deployed) -> int:
     """Return what KEDA is told."""
     ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:7390/lag').read().decode())"
     answer = json.loads(scaled.kubectl("exec", "deployment/isotherm-web", "--", "python3", "-c", ask))
     return int(answer["records"])
 
 
-def wait_for(scaled: Local, deployment: str, holds: Callable[[int], bool]) -> None:
+def wait_for(scaled: Deployed, deployment: str, holds: Callable[[int], bool]) -> None:
     """Wait until a Deployment has such a number of pods, all of them ready."""
     deadline = time.monotonic() + SCALE_SECONDS
     while True:
@@ -182,7 +179,7 @@ def wait_for(scaled: Local, deployment: str, holds: Callable[[int], bool]) -> No
         time.sleep(POLL_SECONDS)
 
 
-def replicas(scaled: Local, deployment: str) -> tuple[int, int, int]:
+def replicas(scaled: Deployed, deployment: str) -> tuple[int, int, int]:
     """Return how many pods a Deployment is to have, has, and has that are ready."""
-    found = named(scaled.node.plane.items("deployments", "--namespace=isotherm"), "Deployment", deployment)
+    found = named(scaled.plane.items("deployments", "--namespace=isotherm"), "Deployment", deployment)
     return found["spec"]["replicas"], found["status"].get("replicas", 0), found["status"].get("readyReplicas", 0)

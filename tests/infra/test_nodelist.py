@@ -133,6 +133,7 @@ BARE = Found(
     conflist=None,
     moved=None,
     forwarding=False,
+    filtering=None,
     boot="first-boot",
 )
 OVERLAY_OF_TWO = parse(GOOD)
@@ -159,6 +160,7 @@ def finished() -> Found:
         conflist=conflist(OVERLAY_OF_TWO, me, names.cni_leases()),
         moved=None,
         forwarding=True,
+        filtering=True,
         boot="first-boot",
     )
 
@@ -182,6 +184,19 @@ def test_after_a_boot_the_kernels_part_is_made_again() -> None:
     check_reasons(left)
     whats = [step.what for step in steps(OVERLAY_OF_TWO, WHERE, left)]
     assert "bridge cni0 for the pods" in whats and not any(what.startswith("tunnel") for what in whats)
+
+
+@pytest.mark.parametrize(
+    ("filtering", "whats"),
+    [
+        (None, ["the kernel's module br_netfilter", "what is bridged passes the rules of Services and policies"]),
+        (False, ["what is bridged passes the rules of Services and policies"]),
+        (True, []),
+    ],
+)
+def test_what_is_bridged_is_made_to_pass_the_rules(filtering: bool | None, whats: list[str]) -> None:
+    todo = steps(OVERLAY_OF_TWO, WHERE, changed(filtering=filtering))
+    assert [step.what for step in todo][1:-1] == whats
 
 
 def check_reasons(found: Found, text: str = GOOD) -> None:

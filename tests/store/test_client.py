@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import errno
 from collections.abc import Iterator
 
 import pytest
+from redis.exceptions import ConnectionError
 
 from isotherm.clock import now_us
 from isotherm.errors import SettingsError, Unavailable
@@ -67,6 +69,18 @@ async def test_who_comes_while_all_connections_are_in_use_waits(server: Valkey, 
     monkeypatch.setattr(client, "MAX_CONNECTIONS", 5)
     async with client.connected(Settings(redis=server.url)) as store:
         assert await asyncio.gather(*(store.get("nothing") for _ in range(500))) == [None] * 500
+
+
+async def test_a_subscription_whose_connection_the_kernel_has_given_up_is_lost_and_not_silent(server: Valkey) -> None:
+    async with client.connected(Settings(redis=server.url)) as store, store.pubsub() as pubsub:
+        await pubsub.subscribe("news")
+        assert await client.heard(pubsub, 0.1) is None
+        server.ask("PUBLISH", "news", "21.5")
+        message = await client.heard(pubsub, 10)
+        assert message is not None and message["data"] == b"21.5"
+        pubsub.connection._reader.set_exception(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+        with pytest.raises(ConnectionError, match="is lost"):
+            await client.heard(pubsub, 10)
 
 
 @pytest.mark.parametrize(

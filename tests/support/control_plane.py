@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ USERS = {
     "system:kube-controller-manager": "",
     "system:kube-scheduler": "",
     "system:kube-proxy": "",
-    f"system:node:{NODE}": "system:nodes",
     "hosts": "",
 }
 """Each with its groups: what they may do is Kubernetes' own choice; of `hosts` that of infra/hosts/cluster-role.yaml."""
@@ -88,24 +87,30 @@ class ControlPlane:
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", "--output=json", *what))["items"]
         return found
 
-    def until(self, holds: Any, what: str) -> None:
+    def until(self, holds: Callable[[], Any], what: str) -> None:
         """Wait until something holds."""
-        deadline = time.monotonic() + START_SECONDS
-        while not holds():
-            assert time.monotonic() < deadline, f"{what}: not within {START_SECONDS:g} s"
-            time.sleep(POLL_SECONDS)
+        until(holds, what)
+
+
+def until(holds: Callable[[], Any], what: str) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + START_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, f"{what}: not within {START_SECONDS:g} s"
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager
-def running(folder: Path, machine: Machine | None = None) -> Iterator[ControlPlane]:
-    """A control plane for the length of the block, on loopback or on a machine of its own."""
+def running(folder: Path, machine: Machine | None = None, nodes: Sequence[str] = (NODE,)) -> Iterator[ControlPlane]:
+    """A control plane for the length of the block, on loopback or on a machine of its own; nodes come in by their names."""
+    users = USERS | {f"system:node:{name}": "system:nodes" for name in nodes}
     etcd, peers, api = (free_port() for _ in range(3))
     address = machine.address if machine else "127.0.0.1"
     key, tokens, certificates = folder / "accounts.key", folder / "tokens.csv", folder / "certificates"
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
-    tokens.write_text("".join(f'lab-{user},{user},{user},"{groups}"\n' for user, groups in USERS.items()))
+    tokens.write_text("".join(f'lab-{user},{user},{user},"{groups}"\n' for user, groups in users.items()))
     plane = ControlPlane(folder)
-    for user in USERS:
+    for user in users:
         plane.kubeconfig(user).write_text(KUBECONFIG.format(address=address, port=api, user=user))
 
     def client(name: str) -> Iterator[str]:

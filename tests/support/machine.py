@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -52,16 +52,40 @@ class Machine:
 
     def run(self, *words: str | Path) -> str:
         """Run a command there; raises AssertionError with what it says when it fails."""
-        return _run(*self.command(*words))
+        return run(*self.command(*words))
 
 
 @contextmanager
 def started() -> Iterator[Machine]:
-    """A machine for the length of the block."""
+    """A machine for the length of the block, on a cable from here."""
+    ours, its, *further = addresses(NETWORKS)
+    with furnished() as folder, powered(folder, its, further) as machine, cable(machine) as link:
+        run("ip", "address", "add", f"{ours}/{PREFIX_BITS}", "dev", link)
+        connect(machine, ours)
+        yield machine
+
+
+def addresses(networks: Sequence[IPv4Network]) -> list[str]:
+    """Return those of one of these networks, which no other process takes at the same time."""
+    return [str(one) for one in networks[os.getpid() % len(networks)].hosts()]
+
+
+@contextmanager
+def furnished(number: int = 0) -> Iterator[Path]:
+    """The folder of a machine, its disk: it is there also while the machine has no power. We tell ours by number."""
     _remove_leftovers()
-    name = f"{PREFIX}{os.getpid()}"
-    ours, its, *further = map(str, NETWORKS[os.getpid() % len(NETWORKS)].hosts())
+    name = f"{PREFIX}{os.getpid()}-{number}"
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    try:
+        yield folder
+    finally:
+        _remove(name)
+
+
+@contextmanager
+def powered(folder: Path, address: str, further: Sequence[str] = ()) -> Iterator[Machine]:
+    """A machine that runs for the length of the block, or until its first process is killed; nobody is connected to it."""
+    name = _name(folder)
     # When we end, unshare is killed; then its child; then, because that is the first process there, all others.
     command = [
         "setpriv",
@@ -77,15 +101,35 @@ def started() -> Iterator[Machine]:
     with (folder / "unshare.log").open("wb") as log:
         unshare = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        machine = Machine(name, _first_process(unshare), folder, its, tuple(further))
-        _connect(machine, ours)
+        machine = Machine(name, _first_process(unshare), folder, address, tuple(further))
+        machine.run("ip", "link", "set", "lo", "up")
         _make_cgroups(name)
         yield machine
     finally:
         if pids := _children(unshare):
             os.kill(pids[0], signal.SIGKILL)
         unshare.wait()  # which waits until all have ended
-        _remove(name)
+        _remove_cgroups(name)
+
+
+@contextmanager
+def cable(machine: Machine) -> Iterator[str]:
+    """A cable from here to a machine's ``eth0``; yields what it is called here. It goes with the machine, if not before."""
+    link = f"node{os.getpid()}"
+    run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
+    run("ip", "link", "set", link, "up")
+    try:
+        yield link
+    finally:  # the kernel would do it, but in its own time
+        subprocess.run(["ip", "link", "delete", link], capture_output=True, timeout=COMMAND_SECONDS, check=False)
+
+
+def connect(machine: Machine, gateway: str) -> None:
+    """Give a machine's ``eth0`` its addresses."""
+    for address in (machine.address, *machine.further):
+        machine.run("ip", "address", "add", f"{address}/{PREFIX_BITS}", "dev", "eth0")
+    machine.run("ip", "link", "set", "eth0", "up")
+    machine.run("ip", "route", "add", "default", "via", gateway)
 
 
 def _children(process: subprocess.Popen[bytes]) -> list[int]:
@@ -101,18 +145,6 @@ def _first_process(unshare: subprocess.Popen[bytes]) -> int:
     return pids[0]
 
 
-def _connect(machine: Machine, ours: str) -> None:
-    link = f"node{os.getpid()}"
-    _run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(machine.pid))
-    _run("ip", "address", "add", f"{ours}/{PREFIX_BITS}", "dev", link)
-    _run("ip", "link", "set", link, "up")
-    machine.run("ip", "link", "set", "lo", "up")
-    for address in (machine.address, *machine.further):
-        machine.run("ip", "address", "add", f"{address}/{PREFIX_BITS}", "dev", "eth0")
-    machine.run("ip", "link", "set", "eth0", "up")
-    machine.run("ip", "route", "add", "default", "via", ours)
-
-
 def _make_cgroups(name: str) -> None:
     for hierarchy in HIERARCHIES:
         (hierarchy / name).mkdir()
@@ -121,23 +153,33 @@ def _make_cgroups(name: str) -> None:
             (CGROUPS / "cpuset" / name / one).write_text((CGROUPS / "cpuset" / one).read_text())
 
 
+def _name(folder: Path) -> str:
+    """Return that of a machine, by its folder or control group."""
+    return PREFIX + "-".join(folder.name.removeprefix(PREFIX).split("-")[:2])
+
+
 def _remove_leftovers() -> None:
     for place in (Path(tempfile.gettempdir()), *HIERARCHIES):
         for path in place.glob(f"{PREFIX}*"):
             pid = path.name.removeprefix(PREFIX).partition("-")[0]
             if not Path("/proc", pid).exists():
-                _remove(PREFIX + pid)
+                _remove(_name(path))
 
 
 def _remove(name: str) -> None:
-    for hierarchy in HIERARCHIES:
-        for folder, _, _ in os.walk(hierarchy / name, topdown=False):
-            Path(folder).rmdir()
+    _remove_cgroups(name)
     for path in Path(tempfile.gettempdir()).glob(f"{name}-*"):
         shutil.rmtree(path)
 
 
-def _run(*command: str) -> str:
+def _remove_cgroups(name: str) -> None:
+    for hierarchy in HIERARCHIES:
+        for folder, _, _ in os.walk(hierarchy / name, topdown=False):
+            Path(folder).rmdir()
+
+
+def run(*command: str) -> str:
+    """Run a command here; raises AssertionError with what it says when it fails."""
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
     )

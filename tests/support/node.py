@@ -8,8 +8,11 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ FILES = PEERS / "node"
 PLUGINS = Path("/usr/lib/cni")
 CTR = ("ctr", "--namespace=k8s.io", "images")
 VOLUMES = 40
+PODS = "10.244.0.0/16"
 IMPORT_SECONDS = 300
 
 KERNEL = {
@@ -84,82 +88,124 @@ def running(loaded: Mapping[str, str]) -> Iterator[Node]:
         loaded: What it calls an image → what podman calls it.
     """
     with machine.started() as host, ExitStack() as stack:
-
-        def start(name: str, *command: str | Path) -> None:
-            stack.enter_context(control_plane.process(host.folder / f"{name}.log", *host.command(*command)))
-
-        _prepare(host)
-        start("containerd", "containerd", f"--config={host.folder / 'containerd.toml'}")
+        prepare(host)
+        write(host, "cni/pods.conflist")
+        start_containerd(host, stack)
         plane = stack.enter_context(control_plane.running(host.folder, host))
-        plane.until(lambda: _exists(host, "/run/containerd/containerd.sock"), "containerd is ready")
-        _load(host, loaded)
-        start(
-            "kubelet",
-            HYPERKUBE,
-            "kubelet",
-            *(f"--config={host.folder / 'kubelet.yaml'}", f"--kubeconfig={plane.kubeconfig(f'system:node:{NODE}')}"),
-            *(f"--root-dir={host.folder / 'kubelet'}", f"--cert-dir={host.folder / 'kubelet-certificates'}"),
-            *(f"--hostname-override={NODE}", f"--node-ip={host.address}"),
-        )
-        start(
-            "proxy",
-            HYPERKUBE,
-            "proxy",
-            *("--proxy-mode=nftables", "--cluster-cidr=10.244.0.0/16", f"--hostname-override={NODE}"),
-            *(f"--kubeconfig={plane.kubeconfig('system:kube-proxy')}", "--conntrack-max-per-core=0", "--oom-score-adj=0"),
-        )
-        plane.kubectl("apply", "--filename=-", stdin="".join(_volumes(host.folder / "volumes")))
-        plane.kubectl("apply", "--filename=-", stdin=Template((FILES / "dns.yaml").read_text()).substitute(built=BUILT))
-        plane.until(lambda: _knows(plane, set(loaded)), "the node is ready and knows its images")
-        start(  # now, for it ends where no such node is known
-            "policies",
-            BUILT / "policies",
-            *("--run-firewall", "--run-router=false", "--run-service-proxy=false", f"--hostname-override={NODE}"),
-            *(f"--kubeconfig={plane.kubeconfig('admin')}", f"--service-cluster-ip-range={SERVICES}"),
-        )
-        plane.until(lambda: "KUBE-ROUTER-FORWARD" in host.run("iptables", "-S"), "policies are enforced")
+        load([host], loaded)
+        join(host, NODE, plane, stack)
+        plane.kubectl("apply", "--filename=-", stdin="".join(volumes(NODE, host.folder, VOLUMES)))
+        plane.kubectl("apply", "--filename=-", stdin=dns())
+        plane.until(lambda: knows(plane, NODE, set(loaded)), "the node is ready and knows its images")
+        enforce_policies(host, NODE, plane, stack)
         plane.kubectl("rollout", "status", "--namespace=kube-system", "deployment/coredns", "--timeout=60s")
-        stack.enter_context(_addresses_given(plane, host.further))
+        stack.enter_context(addresses_given(plane, host.further))
         yield Node(host, plane)
 
 
-def _prepare(host: Machine) -> None:
+def prepare(host: Machine) -> None:
+    """Give a machine what Kubernetes expects of one."""
     for folder in ("/run", "/var/log"):
         host.run("mount", "-t", "tmpfs", "tmpfs", folder)
-    for name, value in KERNEL.items():
+    for name, value in {**KERNEL, "kernel/random/boot_id": uuid.uuid4()}.items():
         file = host.folder / name.replace("/", ".")
         file.write_text(f"{value}\n")
         host.run("mount", "--bind", file, f"/proc/sys/{name}")
-    for name in ("containerd.toml", "kubelet.yaml", "cni/pods.conflist"):
-        path = host.folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(Template((FILES / path.name).read_text()).substitute(folder=host.folder, name=host.name))
+    write(host, "containerd.toml")
+    write(host, "kubelet.yaml")
 
 
-def _exists(host: Machine, path: str) -> bool:
+def write(host: Machine, name: str) -> None:
+    """Write one of the files of a node into a machine's folder."""
+    path = host.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(Template((FILES / path.name).read_text()).substitute(folder=host.folder, name=host.name))
+
+
+def start_containerd(host: Machine, stack: ExitStack) -> None:
+    """Have containers run on a machine, for as long as the stack is not unwound."""
+    start(host, stack, "containerd", "containerd", f"--config={host.folder / 'containerd.toml'}")
+    control_plane.until(lambda: exists(host, "/run/containerd/containerd.sock"), "containerd is ready")
+
+
+def join(host: Machine, name: str, plane: ControlPlane, stack: ExitStack) -> None:
+    """Make a machine a node."""
+    start(
+        host,
+        stack,
+        "kubelet",
+        HYPERKUBE,
+        "kubelet",
+        *(f"--config={host.folder / 'kubelet.yaml'}", f"--kubeconfig={plane.kubeconfig(f'system:node:{name}')}"),
+        *(f"--root-dir={host.folder / 'kubelet'}", f"--cert-dir={host.folder / 'kubelet-certificates'}"),
+        *(f"--hostname-override={name}", f"--node-ip={host.address}"),
+    )
+    start(
+        host,
+        stack,
+        "proxy",
+        HYPERKUBE,
+        "proxy",
+        *("--proxy-mode=nftables", f"--cluster-cidr={PODS}", f"--hostname-override={name}"),
+        *(f"--kubeconfig={plane.kubeconfig('system:kube-proxy')}", "--conntrack-max-per-core=0", "--oom-score-adj=0"),
+    )
+
+
+def enforce_policies(host: Machine, name: str, plane: ControlPlane, stack: ExitStack) -> None:
+    """Have the pods of a node speak with whom they may: not before it is known, for this ends where no such node is."""
+    start(
+        host,
+        stack,
+        "policies",
+        BUILT / "policies",
+        *("--run-firewall", "--run-router=false", "--run-service-proxy=false", f"--hostname-override={name}"),
+        *(f"--kubeconfig={plane.kubeconfig('admin')}", f"--service-cluster-ip-range={SERVICES}"),
+    )
+    plane.until(lambda: "KUBE-ROUTER-FORWARD" in host.run("iptables", "-S"), "policies are enforced")
+
+
+def start(host: Machine, stack: ExitStack, name: str, *command: str | Path) -> None:
+    """Start a program on a machine, for as long as the stack is not unwound."""
+    stack.enter_context(control_plane.process(host.folder / f"{name}.log", *host.command(*command)))
+
+
+def dns() -> str:
+    """Return CoreDNS, as documents."""
+    return Template((FILES / "dns.yaml").read_text()).substitute(built=BUILT)
+
+
+def exists(host: Machine, path: str) -> bool:
+    """Tell whether a machine has a file."""
     return subprocess.run(host.command("test", "-e", path), check=False).returncode == 0
 
 
-def _load(host: Machine, loaded: Mapping[str, str]) -> None:
+def load(hosts: Sequence[Machine], loaded: Mapping[str, str]) -> None:
+    """Bring images to machines where containerd runs, all of them at once."""
     loaded = {"localhost/pause:1": images.built("pause", PEERS / "pause"), **loaded}
     command = [images.PODMAN, "save", "--quiet", "--multi-image-archive", *set(loaded.values())]
-    with subprocess.Popen(command, env=os.environ | images.ENVIRONMENT, stdout=subprocess.PIPE) as save:
+    with tempfile.TemporaryFile() as archive, ThreadPoolExecutor(len(hosts)) as pool:
+        subprocess.run(command, env=os.environ | images.ENVIRONMENT, stdout=archive, timeout=IMPORT_SECONDS, check=True)
+        list(pool.map(lambda host: _import(host, archive.fileno(), loaded), hosts))
+
+
+def _import(host: Machine, archive: int, loaded: Mapping[str, str]) -> None:
+    with Path(f"/proc/self/fd/{archive}").open("rb") as file:
         taken = host.command(*CTR, "import", "-")
-        subprocess.run(taken, stdin=save.stdout, stdout=subprocess.DEVNULL, timeout=IMPORT_SECONDS, check=True)
-    assert save.returncode == 0, "podman saves no images"
+        subprocess.run(taken, stdin=file, stdout=subprocess.DEVNULL, timeout=IMPORT_SECONDS, check=True)
     for ours, theirs in loaded.items():
         host.run(*CTR, "tag", theirs, ours)
 
 
-def _volumes(folder: Path) -> Iterator[str]:
-    for number in range(VOLUMES):
-        path = folder / str(number)
+def volumes(node: str, folder: Path, count: int) -> Iterator[str]:
+    """Make volumes of a node, as documents."""
+    for number in range(count):
+        path = folder / "volumes" / str(number)
         path.mkdir(parents=True)
-        yield VOLUME.format(node=NODE, number=number, path=path)
+        yield VOLUME.format(node=node, number=number, path=path)
 
 
 @contextmanager
-def _addresses_given(plane: ControlPlane, addresses: tuple[str, ...]) -> Iterator[None]:
+def addresses_given(plane: ControlPlane, addresses: Sequence[str]) -> Iterator[None]:
     """In the place of MetalLB: a Service of the kind LoadBalancer has one of these addresses, in turn."""
     shown = '{.metadata.namespace} {.metadata.name} {.spec.type} {.status.loadBalancer.ingress[0].ip}{"\\n"}'
     watch = subprocess.Popen(
@@ -189,9 +235,11 @@ def _addresses_given(plane: ControlPlane, addresses: tuple[str, ...]) -> Iterato
         giving.join()
 
 
-def _knows(plane: ControlPlane, names: set[str]) -> bool:
-    for node in plane.items("nodes"):
-        conditions = {one["type"]: one["status"] for one in node["status"]["conditions"]}
-        there = {name for image in node["status"].get("images", ()) for name in image.get("names") or ()}
-        return conditions["Ready"] == "True" and names <= there
+def knows(plane: ControlPlane, node: str, wanted: set[str]) -> bool:
+    """Tell whether a node is ready and has these images."""
+    for one in plane.items("nodes"):
+        if one["metadata"]["name"] == node:
+            conditions = {condition["type"]: condition["status"] for condition in one["status"]["conditions"]}
+            there = {name for image in one["status"].get("images", ()) for name in image.get("names") or ()}
+            return conditions["Ready"] == "True" and wanted <= there
     return False

@@ -14,6 +14,7 @@ from mesh.system import ip, ovs_table, run, succeeds
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Found:
         conflist: Our CNI configuration, or None.
         moved: What the datapath netdev has taken from an interface, or None.
         forwarding: Whether the kernel routes.
+        filtering: Whether what is bridged passes the kernel's rules; None without its module br_netfilter.
         boot: Which boot of the kernel this is.
     """
 
@@ -89,6 +91,7 @@ class Found:
     conflist: str | None
     moved: Mapping[str, Any] | None
     forwarding: bool
+    filtering: bool | None
     boot: str
 
     def parts(self) -> list[str]:
@@ -140,6 +143,7 @@ def look() -> Found:
         conflist=_text(names.cni_configuration()),
         moved=json.loads(_text(names.moved()) or "null"),
         forwarding=FORWARDING.read_text().strip() == "1",
+        filtering=None if (bridged := _text(BRIDGED)) is None else bridged.strip() == "1",
         boot=BOOT.read_text().strip(),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 from mesh import names, wanted
-from mesh.found import FORWARDING, Found, Link, Port
+from mesh.found import BRIDGED, FORWARDING, Found, Link, Port
 from mesh.nodelist import Node, Overlay
 
 BFD_MS = 200
@@ -202,6 +202,11 @@ def tunnel(overlay: Overlay, other: Node) -> Port:
 def _routing(overlay: Overlay, place: Place, found: Found) -> Iterator[Step]:
     if not found.forwarding:
         yield Step("the kernel forwards", files=((FORWARDING, "1\n"),))
+    # Pods of all nodes are on one link: an answer of a Service comes over bridges alone, and must be given its address.
+    if found.filtering is None:
+        yield Step("the kernel's module br_netfilter", (("modprobe", "br_netfilter"),))
+    if not found.filtering:
+        yield Step("what is bridged passes the rules of Services and policies", files=((BRIDGED, "1\n"),))
     text, known = wanted.rules(overlay, place.me, place.outside)
     if found.rules != known:
         yield Step("rules for who leaves and who comes from outside", (("nft", "-f", "-"),), given=text)

@@ -94,6 +94,11 @@ def _reasons(overlay: Overlay, where: Place, found: Found) -> Iterator[str]:
             f"{link.mtu} of {link.name}; set mtu = {link.mtu - VXLAN_OVERHEAD_BYTES} or less in all node lists"
         )
     yield from _taken(overlay, where, found)
+    if found.filtering is None and not _has_module("br_netfilter"):
+        yield (
+            "the kernel has no module br_netfilter, without which the rules of Services and policies do not see what is "
+            "bridged: boot a kernel that has it"
+        )
     if not (switch and switch.mark):
         yield from _unfit(overlay)
         if other := who_has(link.name, where.me.address):
