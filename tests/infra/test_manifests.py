@@ -14,7 +14,19 @@ import pytest
 from isotherm.settings import PREFIX, Settings
 from tests.infra.conftest import add_components
 from tests.support import apache_kafka
-from tests.support.manifests import K8S, Document, load_deploy, matches, named, pod_of, render, workloads
+from tests.support.manifests import (
+    K8S,
+    SCALERS,
+    Document,
+    bounds,
+    least_of,
+    load_deploy,
+    matches,
+    named,
+    pod_of,
+    render,
+    workloads,
+)
 
 VERSIONS = ("1.33", "1.35", "1.37")
 """Of Kubernetes: what is out there, and the newest."""
@@ -25,7 +37,6 @@ IN_PLACE_OF = {"strimzi": "kafka", "emqx": "mosquitto"}
 CUSTOM = ("ScaledObject", "ServiceMonitor", "Kafka", "KafkaNodePool")
 """Kinds of operators, whose schemas Kubernetes does not have."""
 
-SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 SYSTEM_CPUS, SYSTEM_MEBIBYTES = 300, 768
 """What a node's system and k3s take, and an exchange beside them; CPUs in thousandths."""
 
@@ -127,13 +138,6 @@ def test_scalers_scale_something_and_nobody_scales_what_divides_devices(document
         assert 1 <= low <= high
 
 
-def bounds(scaler: Document) -> tuple[int, int]:
-    """Return how many pods a scaler keeps at least and at most."""
-    spec = scaler["spec"]
-    low, high = (spec.get(f"{end}Replicas", spec.get(f"{end}ReplicaCount")) for end in ("min", "max"))
-    return low, high
-
-
 def test_what_pods_mount_and_read_is_there(documents: list[Document]) -> None:
     deploy = load_deploy()
     maps = {one["metadata"]["name"] for one in documents if one["kind"] == "ConfigMap"}
@@ -184,12 +188,10 @@ def test_variables_are_settings(documents: list[Document]) -> None:
 
 def test_of_everything_that_counts_there_are_two_on_a_cluster() -> None:
     cluster = render(K8S / "overlays/cluster")
-    least = {one["spec"]["scaleTargetRef"]["name"]: bounds(one)[0] for one in cluster if one["kind"] in SCALERS}
     for workload in workloads(cluster):
         name = workload["metadata"]["name"]
         if workload["kind"] in ("Deployment", "StatefulSet") and name not in ("valkey", "valkey-replica", "mosquitto"):
-            assert least.get(name) or workload["spec"]["replicas"] >= 2, name
-            assert least.get(name, 2) >= 2, name
+            assert least_of(workload, cluster) >= 2, name
             assert named(cluster, "PodDisruptionBudget", name)
     mqtt = pod_of(named(cluster, "StatefulSet", "isotherm-mqtt"))["spec"]["containers"][0]
     (workers,) = [one["value"] for one in mqtt["env"] if one["name"] == "ISOTHERM_MQTT_WORKERS"]
@@ -198,11 +200,12 @@ def test_of_everything_that_counts_there_are_two_on_a_cluster() -> None:
 
 def test_a_cluster_of_three_nodes_of_two_cpus_and_four_gib_can_do_without_one() -> None:
     cpus, mebibytes = 0, 0
-    for one in workloads(render(K8S / "overlays/cluster")):
+    cluster = render(K8S / "overlays/cluster")
+    for one in workloads(cluster):
         if one["kind"] in ("Deployment", "StatefulSet"):
             asked = [container["resources"]["requests"] for container in pod_of(one)["spec"]["containers"]]
             # A broker stays away with its volume.
-            count = one["spec"]["replicas"] - (one["metadata"]["name"] == "kafka")
+            count = least_of(one, cluster) - (one["metadata"]["name"] == "kafka")
             cpus += count * sum(int(each["cpu"].removesuffix("m")) for each in asked)
             mebibytes += count * sum(_mebibytes(each["memory"]) for each in asked)
     assert cpus <= 2 * (2000 - SYSTEM_CPUS)

@@ -21,7 +21,7 @@ from tests.infra.conftest import add_components
 from tests.infra.deployed import Deployed, deploy
 from tests.infra.fleets import LOAD, fleet_pod, stored, wait_until_more, wait_until_stored
 from tests.infra.reach import assert_policies_hold
-from tests.support.manifests import K8S, Document, named, pod_of, render, workloads
+from tests.support.manifests import K8S, Document, least_of, named, pod_of, render, workloads
 from tests.support.nodes import NAMES, Cluster
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1500)]
@@ -203,8 +203,9 @@ def test_every_workload_becomes_ready_and_its_replicas_are_on_different_nodes(de
         if one["kind"] in ("Deployment", "StatefulSet"):
             name, component = one["metadata"]["name"], one["metadata"]["labels"]["app.kubernetes.io/component"]
             assert f"{one['kind'].lower()}/{name} is ready" in deployed.said
+            wait_until_ready(deployed, component)  # what is scaled begins with one
             assert sorted(set(nodes_of(deployed, component))) == sorted(nodes_of(deployed, component)), name
-            assert len(nodes_of(deployed, component)) == one["spec"]["replicas"], name
+            assert len(nodes_of(deployed, component)) == least_of(one, deployed.documents), name
     deployed.kubectl("wait", "job/isotherm-topics", "--for=condition=Complete", "--timeout=60s")
     assert nodes_of(deployed, "valkey") != nodes_of(deployed, "valkey-replica")
 
@@ -309,12 +310,12 @@ def without(deployed: Deployed, node: str) -> Deployed:
     return replace(deployed, desk=f"pod/{web['metadata']['name']}")
 
 
-def wait_until_ready(deployed: Deployed, *parts: str, but: str) -> None:
+def wait_until_ready(deployed: Deployed, *parts: str, but: str | None = None) -> None:
     """Wait until parts have as many pods that are ready as they should, on other nodes than one."""
     wanted = {
-        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["replicas"]
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: least_of(one, deployed.documents)
         for one in workloads(deployed.documents)
-        if "replicas" in one["spec"]
+        if one["kind"] in ("Deployment", "StatefulSet")
     }
     deadline = time.monotonic() + BACK_SECONDS
     for part in parts:

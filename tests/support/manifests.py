@@ -16,6 +16,7 @@ import yaml
 Document = dict[str, Any]
 
 K8S = Path(__file__).resolve().parents[2] / "infra/k8s"
+SCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 POD_OWNERS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob")
 
 
@@ -71,6 +72,21 @@ def named(documents: list[Document], kind: str, name: str) -> Document:
     """Return one of them."""
     (found,) = [one for one in documents if one["kind"] == kind and one["metadata"]["name"] == name]
     return found
+
+
+def bounds(scaler: Document) -> tuple[int, int]:
+    """Return how many pods a scaler keeps at least and at most."""
+    spec = scaler["spec"]
+    low, high = (spec.get(f"{end}Replicas", spec.get(f"{end}ReplicaCount")) for end in ("min", "max"))
+    return low, high
+
+
+def least_of(workload: Document, documents: list[Document]) -> int:
+    """Return how many pods a workload has: its own number, or at least what its scaler keeps."""
+    for one in documents:
+        if one["kind"] in SCALERS and one["spec"]["scaleTargetRef"]["name"] == workload["metadata"]["name"]:
+            return bounds(one)[0]
+    return int(workload["spec"]["replicas"])
 
 
 def matches(selector: Document, labels: Document) -> bool:
