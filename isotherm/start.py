@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from isotherm import kafka
@@ -25,16 +25,23 @@ async def when_servers_answer(settings: Settings, main: Coroutine[Any, Any, None
     After ISOTHERM_START_SECONDS it runs anyway, and says which does not; not at all when a signal ends the process before.
     """
     try:
-        if settings.start_seconds and not await done_before(stop_signal(), _answered(settings)):
-            return
+        if settings.start_seconds:
+            asking = _answered(settings, _ask_store, kafka.expect_topics)
+            if not await done_before(stop_signal(), asking):
+                return
         await main
     finally:
         main.close()
 
 
-async def _answered(settings: Settings) -> None:
+async def store_answered(settings: Settings) -> None:
+    """Return when the store answers, or when ISOTHERM_START_SECONDS are over."""
+    await _answered(settings, _ask_store)
+
+
+async def _answered(settings: Settings, *asked: Callable[[Settings], Awaitable[None]]) -> None:
     deadline = time.monotonic() + settings.start_seconds
-    for ask in (_ask_store, kafka.expect_topics):
+    for ask in asked:
         said = False
         while time.monotonic() < deadline:
             try:

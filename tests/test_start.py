@@ -13,7 +13,7 @@ import pytest
 from isotherm import kafka
 from isotherm.process import run_process
 from isotherm.settings import Settings
-from isotherm.start import when_servers_answer
+from isotherm.start import store_answered, when_servers_answer
 from tests.support.ports import free_port
 from tests.support.tansu import Tansu
 from tests.support.valkey import Valkey
@@ -72,6 +72,15 @@ async def test_it_waits_for_brokers_as_many_as_the_topics_need_unless_these_are_
         await kafka.ensure_topics(settings.model_copy(update={"replication": 1}))
         with pytest.raises(Ran):
             await running
+
+
+async def test_who_needs_the_store_alone_waits_for_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    store = Valkey(tmp_path)
+    waiting = asyncio.create_task(store_answered(nowhere(tmp_path, 60).model_copy(update={"redis": store.url})))
+    await said("waiting: the store", caplog)
+    with store:
+        await waiting
 
 
 async def test_it_runs_when_the_time_is_over_and_says_then_what_is_wrong(tmp_path: Path) -> None:

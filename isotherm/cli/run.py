@@ -13,7 +13,7 @@ import typer
 from isotherm import logs
 from isotherm.cli.devices import register_fleet
 from isotherm.cli.options import AsJson, DataDir, address
-from isotherm.process import end_at_interrupt, run_process, stop_signal
+from isotherm.process import done_before, end_at_interrupt, run_process, stop_signal
 from isotherm.settings import Settings
 
 
@@ -106,6 +106,7 @@ def simulate(
 ) -> None:
     """Send a simulated fleet's room temperatures, and say what was sent and acknowledged."""
     end_at_interrupt()
+    from isotherm.start import store_answered
     from simulator.firmware import over_coap, over_http
     from simulator.fleet import Account, Plan
     from simulator.fleet import run as run_fleet
@@ -129,6 +130,8 @@ def simulate(
         stop = stop_signal()
         shown, gateway = token, user
         if register:
+            if not await done_before(stop, store_answered(settings)):
+                return
             gateway = f"simulator-{protocol}"
             shown = await register_fleet(settings, gateway, [room.device for room in rooms])
         showing = asyncio.create_task(_show(account, as_json))
