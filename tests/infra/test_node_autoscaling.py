@@ -63,7 +63,7 @@ SCALE_SECONDS = 240.0
 POLL_SECONDS = 0.5
 
 LATE_RECORDS = 40_000
-"""Twenty workers' work by the threshold of the product: one of them alone is not done with it before the autoscaler looks."""
+"""Twenty workers' work by the threshold of the product: more than one is done with before the autoscaler looks."""
 
 
 @pytest.fixture(scope="module")
