@@ -12,10 +12,9 @@ from functools import partial
 import pytest
 
 from connectors import tcp
-from connectors.identity import Identity
 from tests.connectors.test_tcp import Peer
 from tests.contracts.commands import CommandContract, Conversation, Device
-from tests.support.intake import Bench
+from tests.support.intake import Bench, HeldReplies
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(60)]
 
@@ -57,15 +56,9 @@ class TestTcp(CommandContract):
             assert await device.hear() == {"ack": 1}
 
     async def test_a_flood_of_replies_waits_unread(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        may_go, begun = asyncio.Event(), 0
+        replies = HeldReplies()
 
-        async def reply(_: Identity, data: bytes) -> str:
-            nonlocal begun
-            begun += 1
-            await may_go.wait()
-            return "x"
-
-        monkeypatch.setattr(bench.dispatcher, "reply", reply)
+        monkeypatch.setattr(bench.dispatcher, "reply", replies)
         async with tcp.listening(bench.site) as where:
             peer = Peer(*await asyncio.open_connection("127.0.0.1", int(re.findall(r":(\d+)", where)[0])))
             await say(peer, {"hello": {"device": "lamp", "ack": True, "commands": True}})
@@ -75,8 +68,8 @@ class TestTcp(CommandContract):
                     while True:
                         count += 50
                         await peer.say(line * 50)
-            assert 0 < begun <= tcp.MAX_REPLYING
-            may_go.set()
+            assert 0 < replies.begun <= tcp.MAX_REPLYING
+            replies.may_go.set()
             for _ in range(count):
                 assert await peer.hear() == {"replied": "x"}
             peer.writer.close()

@@ -18,7 +18,6 @@ import pytest
 from connectors import intake, mqtt
 from connectors.decoders import Decoders, Hook
 from connectors.formats.decoded import Decoded
-from connectors.identity import Identity
 from connectors.mqtt import connection, subscriber
 from connectors.mqtt.names import client_id
 from connectors.mqtt.topics import OWN
@@ -27,7 +26,7 @@ from isotherm.process import end
 from isotherm.registry import Device
 from isotherm.settings import Settings
 from isotherm.topics import Topic, partition_of
-from tests.support.intake import Bench, SwitchableProducer, eventually
+from tests.support.intake import Bench, HeldReplies, SwitchableProducer, eventually
 from tests.support.mqtt_broker import Peer, Script, ScriptedBroker, scripted
 from tests.support.mqtt_servers import Mosquitto
 
@@ -54,25 +53,19 @@ async def listening(broker: ScriptedBroker, bench: Bench | None = None, **settin
 async def test_a_flood_of_replies_waits_at_the_broker(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriber, "MAX_WAITING", 20)
     monkeypatch.setattr(subscriber, "MAX_WAITING_BYTES", 100_000)
-    may_go, begun = asyncio.Event(), 0
-
-    async def reply(_: Identity, data: bytes) -> str:
-        nonlocal begun
-        begun += 1
-        await may_go.wait()
-        return "x"
+    replies = HeldReplies()
 
     async with scripted() as broker, listening(broker) as bench:
-        monkeypatch.setattr(bench.dispatcher, "reply", reply)
+        monkeypatch.setattr(bench.dispatcher, "reply", replies)
         peer = await broker.peer()
         with pytest.raises(TimeoutError):  # the broker is told by not being read
             async with asyncio.timeout(1):
-                while begun * size < 10_000_000:
+                while replies.begun * size < 10_000_000:
                     peer.writer.write(peer.packet("devices/room-1/replies", bytes(size), None) * (600_000 // size))
                     await peer.writer.drain()
                     await asyncio.sleep(0)
-        assert 0 < begun * size < 1_000_000
-        may_go.set()
+        assert 0 < replies.begun * size < 1_000_000
+        replies.may_go.set()
         peer.publish(ROOM, reading(1), 7)
         await peer.until(lambda: peer.acknowledged == [(7, 0)])
 

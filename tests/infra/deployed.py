@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import aiohttp
 
 from tests.support.control_plane import ControlPlane
 from tests.support.manifests import K8S, Document
@@ -57,3 +61,32 @@ def deploy(plane: ControlPlane, *arguments: str, k8s: Path = K8S) -> str:
     done = subprocess.run(command, env=plane.environment, capture_output=True, text=True, timeout=700, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+async def assert_a_reading_is_seen(deployed: Deployed, intake: str, web: str, **headers: str) -> None:
+    """Send a reading of a new device, and see it among the latest.
+
+    Args:
+        deployed: Where device and user are registered.
+        intake: HOST:PORT of an HTTP connector.
+        web: HOST:PORT of the API.
+        headers: Of what is asked there.
+    """
+    deployed.isotherm("devices", "add", "kitchen")
+    token = deployed.isotherm("devices", "token", "kitchen").strip()
+    deployed.isotherm("users", "add", "anna", "--role", "admin")
+    key = json.loads(deployed.isotherm("tokens", "create", "anna", "--scope", "series:read", "--json"))["token"]
+    async with aiohttp.ClientSession() as session:
+        async with session.post(
+            f"http://{intake}/api/v1/readings",
+            data=b'{"n":"kitchen/temperature","u":"Cel","v":21.5}',
+            headers={"Authorization": f"Bearer {token}"},
+        ) as answer:
+            assert answer.status == 204, await answer.text()
+        items: list[Document] = []
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not items:
+                url = f"http://{web}/api/v1/latest?series=kitchen/*"
+                async with session.get(url, headers={"Authorization": f"Bearer {key}", **headers}) as answer:
+                    items = (await answer.json())["items"]
+    assert [(one["device"], one["value"]) for one in items] == [("kitchen", 21.5)]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 from dataclasses import dataclass
 
-import aiohttp
 import pytest
 
 from tests.infra import fleets
-from tests.infra.deployed import Deployed, deploy
+from tests.infra.deployed import Deployed, assert_a_reading_is_seen, deploy
 from tests.infra.fleets import LOAD, fleet_pod, wait_until_stored
 from tests.infra.reach import assert_policies_hold
 from tests.infra.test_pods import DEVICES, RATE
@@ -49,25 +46,8 @@ def test_every_workload_becomes_ready(local: Local) -> None:
 
 
 async def test_a_reading_sent_to_the_nodes_port_is_seen_at_its_other(local: Local) -> None:
-    local.isotherm("devices", "add", "kitchen")
-    token = local.isotherm("devices", "token", "kitchen").strip()
-    local.isotherm("users", "add", "anna", "--role", "admin")
-    key = json.loads(local.isotherm("tokens", "create", "anna", "--scope", "series:read", "--json"))["token"]
     address = local.node.machine.address
-    async with aiohttp.ClientSession() as session:
-        async with session.post(
-            f"http://{address}:{HTTP}/api/v1/readings",
-            data=b'{"n":"kitchen/temperature","u":"Cel","v":21.5}',
-            headers={"Authorization": f"Bearer {token}"},
-        ) as answer:
-            assert answer.status == 204, await answer.text()
-        items: list[Document] = []
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while not items:
-                url = f"http://{address}:{WEB}/api/v1/latest?series=kitchen/*"
-                async with session.get(url, headers={"Authorization": f"Bearer {key}"}) as answer:
-                    items = (await answer.json())["items"]
-    assert [(one["device"], one["value"]) for one in items] == [("kitchen", 21.5)]
+    await assert_a_reading_is_seen(local, f"{address}:{HTTP}", f"{address}:{WEB}")
 
 
 def test_the_network_lets_through_what_the_policies_say_and_nothing_else(local: Local) -> None:

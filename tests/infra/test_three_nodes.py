@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import socket
@@ -13,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from tests.infra import fleets
 from tests.infra.conftest import add_components
-from tests.infra.deployed import Deployed, deploy
+from tests.infra.deployed import Deployed, assert_a_reading_is_seen, deploy
 from tests.infra.fleets import LOAD, fleet_pod, stored, wait_until_more, wait_until_stored
 from tests.infra.reach import assert_policies_hold
 from tests.support.manifests import K8S, Document, least_of, named, pod_of, render, workloads
@@ -222,26 +220,8 @@ async def test_a_reading_sent_to_a_connector_on_one_node_is_seen_through_the_web
     web = next(one for one in ready(deployed) if component_of(one) == "web" and one["spec"]["nodeName"] != here)
     for pod in (intake, web):
         three_nodes.lead(pod["status"]["podIP"], pod["spec"]["nodeName"])
-    deployed.isotherm("devices", "add", "kitchen")
-    token = deployed.isotherm("devices", "token", "kitchen").strip()
-    deployed.isotherm("users", "add", "anna", "--role", "admin")
-    key = json.loads(deployed.isotherm("tokens", "create", "anna", "--scope", "series:read", "--json"))["token"]
-    async with aiohttp.ClientSession() as session:
-        async with session.post(
-            f"http://{intake['status']['podIP']}:7310/api/v1/readings",
-            data=b'{"n":"kitchen/temperature","u":"Cel","v":21.5}',
-            headers={"Authorization": f"Bearer {token}"},
-        ) as answer:
-            assert answer.status == 204, await answer.text()
-        items: list[Document] = []
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not items:
-                url = f"http://{web['status']['podIP']}:7300/api/v1/latest?series=kitchen/*"
-                # As the Ingress of components/ingress asks.
-                headers = {"Authorization": f"Bearer {key}", "Host": "iot.example"}
-                async with session.get(url, headers=headers) as answer:
-                    items = (await answer.json())["items"]
-    assert [(one["device"], one["value"]) for one in items] == [("kitchen", 21.5)]
+    addresses = f"{intake['status']['podIP']}:7310", f"{web['status']['podIP']}:7300"
+    await assert_a_reading_is_seen(deployed, *addresses, Host="iot.example")  # as the Ingress of components/ingress asks
 
 
 def test_a_load_balancers_address_is_answered_by_nodes_with_a_pod_for_it_and_by_no_other(

@@ -90,6 +90,19 @@ class KnownDevices:
         self.tokens[f"s-{name}"] = name
 
 
+class HeldReplies:
+    """In the place of a dispatcher's ``reply``: counts those that have begun, and holds them until they may go."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.may_go = asyncio.Event()
+
+    async def __call__(self, identity: Identity, data: bytes) -> str:
+        self.begun += 1
+        await self.may_go.wait()
+        return "x"
+
+
 class CountedConfigurations(Configurations):
     """Configurations, with a count of what was said of them."""
 
